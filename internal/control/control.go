@@ -1,0 +1,124 @@
+// Package control is the door between the server and the supervisor: what one
+// asks of the other, and the same over a Unix socket.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"iter"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// Version is the version of the protocol. The ledger of what each version
+// added is in docs/reference/control.md.
+const Version = 1
+
+// Supervisor is what the server may ask. *supervisor.Supervisor does it in the
+// same process, *Client over the socket.
+type Supervisor interface {
+	// Info tells who answers.
+	Info(ctx context.Context) (Info, error)
+	// Apply takes a set of definitions. It returns when the change is
+	// persisted, not when the processes have followed.
+	Apply(ctx context.Context, req ApplyRequest) (ApplyResult, error)
+	// Command gives an operator's command to one process. It returns when the
+	// command is persisted, with the record as it is then.
+	Command(ctx context.Context, cmd Command) (Record, error)
+	// List returns the records of all processes, by name, and the sequence
+	// number of the last journal entry that they include.
+	List(ctx context.Context) ([]Record, uint64, error)
+	// Follow yields all journal entries after the given sequence number, then
+	// goes on with new ones until ctx ends.
+	Follow(ctx context.Context, after uint64) iter.Seq2[Entry, error]
+	// Ack says that all entries up to seq are safe elsewhere and may be dropped.
+	Ack(ctx context.Context, seq uint64) error
+	// Shutdown stops all processes in reverse order of dependency, kills what
+	// is left after the timeout, and returns when all are proven gone. The
+	// supervisor then ends. Desired states are not changed. A second Shutdown
+	// with a shorter timeout hurries the first.
+	Shutdown(ctx context.Context, timeout time.Duration) error
+}
+
+// Info is the answer to Info.
+type Info struct {
+	Version   int       `json:"version"`
+	Build     string    `json:"build"`
+	PID       int       `json:"pid"`
+	StartedAt time.Time `json:"started_at"`
+	// LastSeq is the sequence number of the last journal entry.
+	LastSeq uint64 `json:"last_seq"`
+	// Notes are what doctor should know, such as "cgroup v2 is not writable: …".
+	Notes []string `json:"notes,omitempty"`
+}
+
+// ApplyRequest brings definitions, complete with defaults.
+type ApplyRequest struct {
+	Definitions []api.Definition `json:"definitions"`
+	// Full says that processes which are not in Definitions (and came from a
+	// file before) are stopped and removed.
+	Full bool `json:"full"`
+	// Boot says that this is `perdure up` on a supervisor that runs nothing
+	// yet: processes with autostart get the wish to run, but for those that
+	// were stopped by hand and are "unless-stopped".
+	Boot bool `json:"boot"`
+	// Source is "file" or "api".
+	Source string `json:"source"`
+}
+
+// ApplyResult lists names.
+type ApplyResult struct {
+	Added     []string `json:"added,omitempty"`
+	Changed   []string `json:"changed,omitempty"` // restarted if active
+	Removed   []string `json:"removed,omitempty"`
+	Unchanged []string `json:"unchanged,omitempty"`
+}
+
+// Command is an operator's command to one process.
+type Command struct {
+	// Verb is start, stop, restart, reset, signal, kill or remove.
+	Verb string `json:"verb"`
+	Name string `json:"name"`
+	// Signal is for signal, such as "SIGHUP".
+	Signal string `json:"signal,omitempty"`
+	// Force is for start: even if the breaker is open.
+	Force bool `json:"force,omitempty"`
+}
+
+// Record is one process as the supervisor knows it.
+type Record struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// Definition is set in List and in the entry that (re)defined the process;
+	// elsewhere it is nil, to keep entries small.
+	Definition *api.Definition `json:"definition,omitempty"`
+	Source     string          `json:"source"`
+	CreatedAt  time.Time       `json:"created_at"`
+	State      supervise.State `json:"state"`
+	Identity   *proc.Identity  `json:"identity,omitempty"` // of the live generation
+}
+
+// Entry is one journal entry: what became of one process, whole.
+type Entry struct {
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	// Record is the process after the entry; nil for events of the supervisor's own.
+	Record *Record `json:"record,omitempty"`
+	// Removed says that the process is no more.
+	Removed bool    `json:"removed,omitempty"`
+	Events  []Event `json:"events,omitempty"`
+	// Exit, when set, asks that Perdure end with this exit code.
+	Exit *int `json:"exit,omitempty"`
+}
+
+// Event is an event before it has a place in the log.
+type Event struct {
+	Type       string          `json:"type"`
+	ProcessID  string          `json:"process_id,omitempty"`
+	Name       string          `json:"name,omitempty"`
+	Generation uint64          `json:"generation,omitempty"`
+	Data       json.RawMessage `json:"data,omitempty"`
+}

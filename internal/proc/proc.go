@@ -1,0 +1,108 @@
+// Package proc starts, watches, signals and proves the end of operating system
+// processes. It is the only package that forks. It knows nothing of restarts,
+// policies or logs.
+//
+// Every process gets a session and a group of its own, and on Linux a cgroup v2
+// of its own where that is writable. "Gone" always means: the leader has been
+// waited for, its group is empty (kill(-pgid, 0) == ESRCH), its cgroup is
+// empty, and no descendant that escaped from both is left.
+package proc
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// Spec is what is needed to start one process. Argv[0] is looked up in the PATH
+// of Env when it has no slash.
+type Spec struct {
+	// Name is the name of the cgroup, unique among live processes of one Host;
+	// "" takes no cgroup (short commands).
+	Name string
+	Argv []string
+	Dir  string
+	// Env is the whole environment, "KEY=value".
+	Env []string
+	// Stdout and Stderr are the child's ends; nil means /dev/null. Standard
+	// input is always /dev/null. The caller keeps and closes its own copies.
+	Stdout, Stderr *os.File
+
+	// User and Group are names or numbers; empty means unchanged.
+	User, Group string
+	Umask       *int
+	Rlimits     []Rlimit
+	Nice        *int
+	OOMScoreAdj *int
+	NoNewPrivs  bool
+}
+
+// Rlimit is one resource limit; Name is as in api.Definition.Rlimits, and
+// Unlimited stands for RLIM_INFINITY.
+type Rlimit struct {
+	Name       string
+	Soft, Hard uint64
+}
+
+// Unlimited is the value of a limit that is none.
+const Unlimited = ^uint64(0)
+
+// Identity names one operating system process for good: a pid alone is reused,
+// a pid with its start time and the boot it belongs to is not.
+type Identity struct {
+	BootID string `json:"boot_id"`
+	PID    int    `json:"pid"`
+	// StartTime is field 22 of /proc/PID/stat (proc_pid_stat(5)), in clock ticks.
+	StartTime uint64 `json:"start_time"`
+	// Cgroup is the path of its cgroup v2 folder, or empty.
+	Cgroup string `json:"cgroup,omitempty"`
+}
+
+// Exit is how a leader ended. Code is 128+n after signal n.
+type Exit struct {
+	Code       int
+	Signal     string // "SIGKILL", or empty
+	CoreDumped bool
+	// Unknown says that it ended, but how cannot be told.
+	Unknown bool
+}
+
+// Notice tells the owner of a process what became of it. For each process there
+// is exactly one notice with Exited set and exactly one with Gone set, in this
+// order; both may be in one notice. Notices come from a goroutine of the Host,
+// and the function that takes them must not block.
+type Notice struct {
+	Exited bool
+	Exit   Exit
+	Gone   bool
+}
+
+// ErrGone is returned by Adopt when the identity does not name a live process.
+var ErrGone = errors.New("the process is gone")
+
+// StartError says why a process could not be started; its text is for people:
+// `cannot run "x": not found in PATH`.
+type StartError struct {
+	Argv0 string
+	Why   string
+	Err   error
+}
+
+// Error returns the sentence.
+func (e *StartError) Error() string { return "cannot run " + quote(e.Argv0) + ": " + e.Why }
+
+// Unwrap returns the system's error.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Sample is what a process tree uses.
+type Sample struct {
+	// CPU is the user and system time used so far by all processes that are
+	// alive in the tree (and, with a cgroup, by those that have ended).
+	CPU time.Duration
+	// RSS is their resident memory in bytes.
+	RSS int64
+	// Count is the number of processes.
+	Count int
+}
+
+func quote(s string) string { return "\"" + s + "\"" }
