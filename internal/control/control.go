@@ -90,6 +90,8 @@ type Command struct {
 
 // Record is one process as the supervisor knows it.
 type Record struct {
+	// Seq is the sequence number of the journal entry that made the record so.
+	Seq  uint64 `json:"seq,omitempty"`
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	// Definition is set in List and in the entry that (re)defined the process;
