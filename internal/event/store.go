@@ -1,0 +1,65 @@
+package event
+
+import (
+	"context"
+	"time"
+
+	"github.com/perdure/perdure/api"
+)
+
+// Store keeps events and the cursors of their sources. Commit and Trim are
+// called by one goroutine at a time, the others by many, also meanwhile.
+// storetest.Run is the contract as a test.
+type Store interface {
+	// Commit appends the batches in one transaction: all of it or nothing. It
+	// gives each event its Seq, the first one after the newest event ever
+	// appended (1 in a new store), without a gap. A batch with a Source whose
+	// Cursor is not above the stored one is left out and marked Skipped;
+	// otherwise its cursor is stored with its events.
+	Commit(ctx context.Context, batches []*Batch) error
+	// Cursor returns the stored cursor of a source, 0 when there is none.
+	Cursor(ctx context.Context, source string) (uint64, error)
+	// Bounds returns the places of the oldest event that is kept and of the
+	// newest one; both are 0 when there was never one.
+	Bounds(ctx context.Context) (first, last uint64, err error)
+	// Types returns the types of all events that are kept, sorted. It is cheap:
+	// its cost depends on the number of types, not of events.
+	Types(ctx context.Context) ([]string, error)
+	// Select returns events in the order of Seq.
+	Select(ctx context.Context, s Selection) ([]api.Event, error)
+	// Trim removes at most limit of the oldest events: those with a Seq not
+	// above seq, and those that are older than before and have no younger one
+	// ahead of them. The newest event is always kept, so that Seq goes on from
+	// it. It returns how many went and the place of the oldest that is left.
+	Trim(ctx context.Context, seq uint64, before time.Time, limit int) (removed int, first uint64, err error)
+	// Close closes the store.
+	Close() error
+}
+
+// Batch is a set of events that are appended together.
+type Batch struct {
+	// Source and Cursor say where the events come from; Source is empty for
+	// the server's own.
+	Source string
+	Cursor uint64
+	// Events get their Seq from Commit.
+	Events []api.Event
+	// Skipped is set by Commit when the cursor shows that the batch is known.
+	Skipped bool
+}
+
+// Selection says which events Select returns.
+type Selection struct {
+	// After and Through bound the Seq: After < Seq <= Through.
+	After, Through uint64
+	// Since selects events at or after a time; zero means all.
+	Since time.Time
+	// Name selects one process; empty means all.
+	Name string
+	// Types selects exact types; empty means all.
+	Types []string
+	// Limit is the most that is returned, at least 1.
+	Limit int
+	// Newest selects the newest ones in place of the oldest.
+	Newest bool
+}
