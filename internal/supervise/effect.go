@@ -1,7 +1,5 @@
 package supervise
 
-import "time"
-
 // Do is what an effect does.
 type Do uint8
 
@@ -61,12 +59,4 @@ type Result struct {
 	Events  []Event
 	Effects []Effect
 	Refused string
-}
-
-// uptime is the time from the exec to now.
-func (s *State) uptime(now Instant) time.Duration {
-	if s.StartedAt == 0 {
-		return 0
-	}
-	return now.Sub(s.StartedAt)
 }

@@ -12,6 +12,8 @@ const (
 	Start Kind = iota
 	// Stop is the wish that it does not run.
 	Stop
+	// Kill is Stop without a signal and a grace before SIGKILL.
+	Kill
 	// Restart ends a live generation and starts the next without a wait; it
 	// starts one that is not live.
 	Restart
@@ -39,7 +41,8 @@ const (
 	// TimerFired says that a timer has reached its deadline.
 	TimerFired
 	// Adopted brings back a recorded process after the supervisor itself was
-	// replaced: PID is set if the generation still lives.
+	// replaced: PID is set if the leader still lives. All that the old
+	// supervisor had under way is taken up again.
 	Adopted
 	// NumKinds is the number of kinds.
 	NumKinds
@@ -61,6 +64,10 @@ type Input struct {
 	Apply, Force bool
 	// PID is for Spawned and Adopted.
 	PID int
+	// Leftovers is for Adopted: the leader is gone (PID is 0), but something of
+	// the generation still lives; Gone will follow. NewBoot says that the
+	// machine has booted since, so that recorded instants mean nothing any more.
+	Leftovers, NewBoot bool
 	// Exit is for Exited: Code, Signal, Unknown and CoreDumped are set. Gone
 	// says that the whole group is proven gone as well.
 	Exit Exit

@@ -21,7 +21,7 @@ type TimerID uint8
 
 // The timers.
 const (
-	// TimerStart ends backoff, crash_loop and the cooldown of a parked breaker.
+	// TimerStart ends backoff and crash_loop.
 	TimerStart TimerID = iota
 	// TimerReady is the deadline of the readiness gate.
 	TimerReady
@@ -64,10 +64,23 @@ type State struct {
 	// shutdown, health, boot_timeout, leftovers, removed, limit); empty while
 	// it is not.
 	StopCause api.Reason `json:"stop_cause,omitempty"`
-	// Killed says that SIGKILL has been sent to this generation.
-	Killed bool `json:"killed,omitempty"`
-	// Barrier is set by Shutdown and Remove: nothing is ever started again.
+	// Again says that the next generation is to be spawned as soon as this one
+	// is gone, without a wait and without counting: Restart, Start during a
+	// stop, or a new definition. A later Stop takes it back.
+	Again bool `json:"again,omitempty"`
+	// KillAsked says that an operator wants SIGKILL in place of the stop signal;
+	// Killed that SIGKILL has been sent to this generation, KillTries how often.
+	KillAsked bool `json:"kill_asked,omitempty"`
+	Killed    bool `json:"killed,omitempty"`
+	KillTries int  `json:"kill_tries,omitempty"`
+	// Automatic says that the generation that is being ordered is an automatic
+	// restart, so that process.restarted is told once it is spawned.
+	Automatic bool `json:"automatic,omitempty"`
+	// Barrier is set by Shutdown: nothing is started again. Adopted lifts it,
+	// because a supervisor that adopts begins anew, except after a removal.
 	Barrier bool `json:"barrier,omitempty"`
+	// Removed says that the barrier is there for good.
+	Removed bool `json:"removed,omitempty"`
 
 	// Deps is the last word on the dependencies.
 	Deps       DepStatus `json:"deps,omitempty"`
@@ -81,17 +94,19 @@ type State struct {
 	WasStable       bool       `json:"was_stable,omitempty"`       // this generation has been judged stable
 
 	StartedAt Instant `json:"started_at,omitempty"` // this generation's exec
+	ExitedAt  Instant `json:"exited_at,omitempty"`  // the end of the generation in Exit
 	ReadyAt   Instant `json:"ready_at,omitempty"`
 	HealthyAt Instant `json:"healthy_at,omitempty"` // first healthy in this generation
 
 	Starts         int       `json:"starts,omitempty"`          // spawns that succeeded, ever
 	Restarts       int       `json:"restarts,omitempty"`        // automatic restarts, ever
-	Budget         int       `json:"budget,omitempty"`          // automatic restarts that count for max_restarts
+	RestartsBase   int       `json:"restarts_base,omitempty"`   // Restarts at the last reset, for the scope lifetime
+	Budget         int       `json:"budget,omitempty"`          // automatic restarts since it was stable or an operator acted
 	Failures       int       `json:"failures,omitempty"`        // failures in a row
 	BackoffN       int       `json:"backoff_n,omitempty"`       // waits in a row, for the exponent
 	HealthRestarts int       `json:"health_restarts,omitempty"` // exponent of the health backoff
 	Window         []Instant `json:"window,omitempty"`          // counted events for the breaker
-	CooldownUntil  Instant   `json:"cooldown_until,omitempty"`  // parked breaker with on_open cooldown
+	CooldownUntil  Instant   `json:"cooldown_until,omitempty"`  // on_open cooldown: from then on a start by hand is taken
 
 	Exit      *Exit  `json:"exit,omitempty"` // the last generation's end, kept until the next end
 	LastError string `json:"last_error,omitempty"`

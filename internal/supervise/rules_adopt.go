@@ -1,0 +1,124 @@
+package supervise
+
+import "github.com/perdure/perdure/api"
+
+// adopted takes up what the supervisor before had under way. Effects may have
+// been lost with it, so those of the recorded state are ordered once more.
+func (m *machine) adopted() {
+	s := &m.s
+	if m.in.NewBoot {
+		m.forgetClock()
+	}
+	s.Barrier = s.Removed
+	switch {
+	case s.SpawnPending:
+		m.adoptSpawn()
+	case s.Alive && m.in.PID != 0:
+		s.PID = m.in.PID
+		m.adoptLive()
+	case s.Alive && s.PID != 0:
+		m.in.Gone = !m.in.Leftovers
+		ending := s.State == api.StateStopping
+		m.exited()
+		if ending && m.in.Leftovers {
+			m.adoptStopping()
+		}
+	case s.Alive && m.in.Leftovers:
+		m.adoptStopping()
+	case s.Alive:
+		m.finish()
+	default:
+		m.adoptDead()
+	}
+}
+
+// adoptSpawn settles a spawn whose outcome nobody has recorded.
+func (m *machine) adoptSpawn() {
+	s := &m.s
+	switch {
+	case m.in.PID != 0:
+		m.spawned()
+	case s.State == api.StateStopping:
+		m.finish()
+	default:
+		s.SpawnPending = false
+		m.launch()
+	}
+}
+
+func (m *machine) adoptLive() {
+	s := &m.s
+	if s.State == api.StateOrphaned {
+		m.placeOrphan()
+	}
+	switch {
+	case s.State == api.StateStopping:
+		m.adoptStopping()
+	case s.Desired != api.DesiredRunning:
+		m.beginStop(api.ReasonRequest, "being stopped on request")
+	default:
+		m.rearm(TimerReady)
+		m.rearm(TimerStable)
+		m.probe()
+	}
+}
+
+func (m *machine) placeOrphan() {
+	s := &m.s
+	switch {
+	case s.StopCause != "":
+		m.set(api.StateStopping, s.StopCause, "being ended")
+	case m.sp.Ready != nil && !s.Ready && s.Timers[TimerReady].Number != 0:
+		m.set(api.StateStarting, api.ReasonNone, "adopted; not ready yet")
+	default:
+		m.set(api.StateRunning, api.ReasonNone, "running; adopted")
+	}
+}
+
+// adoptStopping goes on with an end: a lost signal is sent again, the grace
+// that was given stays as it was.
+func (m *machine) adoptStopping() {
+	s := &m.s
+	switch {
+	case s.Killed:
+		m.do(DoKill)
+		m.arm(TimerKill, m.now.Add(max(m.sp.KillWait, minKillWait)))
+	case s.Timers[TimerGrace].Number != 0:
+		m.signal()
+		m.rearm(TimerGrace)
+	default:
+		m.terminate()
+	}
+}
+
+func (m *machine) adoptDead() {
+	switch m.s.State {
+	case api.StateBackoff, api.StateCrashLoop:
+		if m.s.Timers[TimerStart].Number == 0 {
+			m.launch()
+			return
+		}
+		m.rearm(TimerStart)
+	case api.StateStarting, api.StateRunning, api.StateStopping, api.StateOrphaned:
+		// A record that says it lives, of which nothing lives and no end is known.
+		m.finish()
+	}
+}
+
+func (m *machine) rearm(id TimerID) {
+	if t := m.s.Timers[id]; t.Number != 0 {
+		m.arm(id, t.Deadline)
+	}
+}
+
+// forgetClock drops what was measured by the clock of another boot.
+func (m *machine) forgetClock() {
+	s := &m.s
+	s.Window, s.CooldownUntil = nil, min(s.CooldownUntil, m.now)
+	s.StartedAt, s.ReadyAt, s.HealthyAt = 0, 0, 0
+	for id := range s.Timers {
+		if s.Timers[id].Number != 0 {
+			s.Timers[id].Deadline = m.now
+		}
+	}
+}
