@@ -1,0 +1,342 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/httpapi"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+var _ httpapi.Backend = (*Server)(nil)
+
+// waitDefault bounds a wait that nobody gave a timeout for.
+const waitDefault = time.Minute
+
+// Info implements httpapi.Backend.
+func (s *Server) Info(context.Context) (api.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := api.Info{Version: s.o.Version, PID: os.Getpid(), StartedAt: s.started, StateDir: s.o.StateDir, Files: s.o.Files}
+	if s.sup != nil {
+		info.SupervisorPID = s.supInfo.PID
+	}
+	return info, nil
+}
+
+// Processes implements httpapi.Backend.
+func (s *Server) Processes(_ context.Context, globs []string) ([]api.Process, error) {
+	names, err := match(s.table.names(), globs)
+	if err != nil {
+		return nil, err
+	}
+	c := readClock()
+	out := make([]api.Process, 0, len(names))
+	for _, name := range names {
+		rec, def, _, err := s.table.get(name)
+		if err != nil {
+			continue // removed meanwhile
+		}
+		p := view(rec, def, c)
+		s.sampler.fill(&p, rec)
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// match returns the names that any of the globs means, in order.
+func match(names, globs []string) ([]string, error) {
+	if len(globs) == 0 {
+		return names, nil
+	}
+	hit := map[string]bool{}
+	for _, g := range globs {
+		found := false
+		for _, n := range names {
+			ok, err := path.Match(g, n)
+			if err != nil {
+				return nil, api.Errorf(api.CodeInvalid, "cannot read %q as a glob: %v", g, err)
+			}
+			if ok {
+				hit[n], found = true, true
+			}
+		}
+		if !found && !strings.ContainsAny(g, "*?[") {
+			return nil, notFound(g)
+		}
+	}
+	var out []string
+	for _, n := range names {
+		if hit[n] {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// Process implements httpapi.Backend.
+func (s *Server) Process(_ context.Context, name string) (api.Process, error) {
+	rec, def, _, err := s.table.get(name)
+	if err != nil {
+		return api.Process{}, err
+	}
+	return s.show(rec, def), nil
+}
+
+func (s *Server) show(rec control.Record, def *api.Definition) api.Process {
+	p := view(rec, def, readClock())
+	s.sampler.fill(&p, rec)
+	return p
+}
+
+// Definition implements httpapi.Backend.
+func (s *Server) Definition(_ context.Context, name string) (api.Definition, error) {
+	_, def, _, err := s.table.get(name)
+	if err != nil {
+		return api.Definition{}, err
+	}
+	if def == nil {
+		return api.Definition{}, api.Errorf(api.CodeUnavailable, "the definition of %q is not here yet", name)
+	}
+	return definition.Redact(*def), nil
+}
+
+// Define implements httpapi.Backend.
+func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, error) {
+	if row, _, _, err := s.table.get(def.Name); err == nil && row.Source == sourceFile {
+		return api.Process{}, api.Errorf(api.CodeConflict, "cannot define %q: it stands in a file; change the file and reload", def.Name)
+	}
+	full := definition.Fill(def)
+	if err := invalid(definition.Validate(full)); err != nil {
+		return api.Process{}, err
+	}
+	sup, err := s.supervisor()
+	if err != nil {
+		return api.Process{}, err
+	}
+	_, err = sup.Apply(ctx, control.ApplyRequest{Definitions: []api.Definition{full}, Source: sourceAPI})
+	if err != nil {
+		return api.Process{}, err
+	}
+	rec, err := s.table.await(ctx, def.Name, func(_ control.Record, d *api.Definition) (bool, error) { return d != nil, nil })
+	if api.CodeOf(err) == api.CodeNotFound {
+		err = s.load(ctx)
+		if err == nil {
+			rec, _, _, err = s.table.get(def.Name)
+		}
+	}
+	if err != nil {
+		return api.Process{}, err
+	}
+	return s.show(rec, &full), nil
+}
+
+// invalid makes an error of the first finding that refuses.
+func invalid(findings []api.Finding) error {
+	for _, f := range findings {
+		if f.Level == "error" {
+			return &api.Error{Code: api.CodeInvalid, Field: f.Field, Message: f.Message}
+		}
+	}
+	return nil
+}
+
+// Remove implements httpapi.Backend.
+func (s *Server) Remove(ctx context.Context, name string) error {
+	sup, err := s.supervisor()
+	if err != nil {
+		return err
+	}
+	if _, err := sup.Command(ctx, control.Command{Verb: "remove", Name: name}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, waitDefault)
+	defer cancel()
+	_, err = s.table.await(ctx, name, func(control.Record, *api.Definition) (bool, error) { return false, nil })
+	if api.CodeOf(err) == api.CodeNotFound {
+		return nil
+	}
+	return timedOut(err, "%q is still being removed", name)
+}
+
+// Command implements httpapi.Backend.
+func (s *Server) Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error) {
+	sup, err := s.supervisor()
+	if err != nil {
+		return api.Process{}, err
+	}
+	before, _, _, err := s.table.get(name)
+	if err != nil {
+		return api.Process{}, err
+	}
+	rec, err := sup.Command(ctx, control.Command{Verb: req.Verb, Name: name, Signal: req.Signal, Force: req.Force})
+	if err != nil {
+		return api.Process{}, err
+	}
+	if req.Wait {
+		ctx, cancel := within(ctx, req.Timeout)
+		defer cancel()
+		if rec, err = s.table.await(ctx, name, outcome(req.Verb, before, rec)); err != nil {
+			return api.Process{}, timedOut(err, "%q is %s: %s", name, rec.State.State, because(rec.State))
+		}
+	}
+	_, def, _, err := s.table.get(name)
+	if err != nil {
+		def = rec.Definition
+	}
+	return s.show(rec, def), nil
+}
+
+// outcome says when a command has come true. It judges only records that are
+// at least as new as the one the command left.
+func outcome(verb string, before, after control.Record) func(control.Record, *api.Definition) (bool, error) {
+	fresh := func(r control.Record) bool { return r.Seq >= after.Seq }
+	superseded := func(r control.Record, by string) error {
+		return api.Errorf(api.CodeConflict, "the %s of %q was overtaken by a %s", verb, r.Name, by)
+	}
+	switch verb {
+	case "start", "restart":
+		ready, _ := condition("ready")
+		return func(r control.Record, d *api.Definition) (bool, error) {
+			switch {
+			case !fresh(r):
+				return false, nil
+			case r.State.Desired == api.DesiredStopped && r.State.State != api.StateExited:
+				return false, superseded(r, "stop")
+			case verb == "restart" && before.State.Alive && r.State.Generation <= before.State.Generation:
+				return false, nil
+			}
+			return ready(r, d)
+		}
+	case "stop", "kill":
+		return func(r control.Record, _ *api.Definition) (bool, error) {
+			if !fresh(r) {
+				return false, nil
+			}
+			if r.State.Desired == api.DesiredRunning {
+				return false, superseded(r, "start")
+			}
+			return atRest(r.State), nil
+		}
+	}
+	return func(r control.Record, _ *api.Definition) (bool, error) { return fresh(r), nil }
+}
+
+// Wait implements httpapi.Backend.
+func (s *Server) Wait(ctx context.Context, name string, req api.WaitRequest) (api.Process, error) {
+	ok, err := condition(req.For)
+	if err != nil {
+		return api.Process{}, err
+	}
+	ctx, cancel := within(ctx, req.Timeout)
+	defer cancel()
+	rec, err := s.table.await(ctx, name, ok)
+	if err != nil {
+		return api.Process{}, timedOut(err, "%q is not %s, it is %s: %s", name, req.For, rec.State.State, because(rec.State))
+	}
+	_, def, _, _ := s.table.get(name)
+	return s.show(rec, def), nil
+}
+
+func within(ctx context.Context, d api.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		d = api.Duration(waitDefault)
+	}
+	return context.WithTimeout(ctx, d.D())
+}
+
+// timedOut makes an error for people of the end of a wait.
+func timedOut(err error, format string, args ...any) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return api.Errorf(api.CodeTimeout, "timed out: "+format, args...)
+	}
+	return err
+}
+
+// Events implements httpapi.Backend.
+func (s *Server) Events(ctx context.Context, q api.EventQuery) (api.EventPage, error) {
+	return s.events.Query(ctx, q)
+}
+
+// FollowEvents implements httpapi.Backend.
+func (s *Server) FollowEvents(ctx context.Context, q api.EventQuery) iter.Seq2[api.Event, error] {
+	return s.events.Follow(ctx, q)
+}
+
+// Config implements httpapi.Backend.
+func (s *Server) Config(context.Context) (api.Config, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := api.Config{Files: s.o.Files, Settings: s.settings, Definitions: map[string]api.Definition{}}
+	for _, d := range s.config.Definitions() {
+		out.Definitions[d.Name] = definition.Redact(d)
+	}
+	return out, nil
+}
+
+// Shutdown implements httpapi.Backend.
+func (s *Server) Shutdown(ctx context.Context, timeout time.Duration) error {
+	return s.Stop(ctx, timeout)
+}
+
+// shutdownTimeout is the settings', or enough for the longest chain of graces.
+func (s *Server) shutdownTimeout() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.settings.ShutdownTimeout.D(); t > 0 {
+		return t
+	}
+	deps := map[string][]supervise.Dep{}
+	grace := map[string]time.Duration{}
+	for _, name := range s.table.names() {
+		_, def, _, err := s.table.get(name)
+		if err != nil || def == nil {
+			continue
+		}
+		spec := definition.Spec(*def)
+		grace[name], deps[name] = spec.Grace+spec.KillWait, definition.Deps(*def)
+	}
+	return longest(deps, grace) + 5*time.Second
+}
+
+// longest is the longest sum of graces along a chain of dependencies.
+func longest(deps map[string][]supervise.Dep, grace map[string]time.Duration) time.Duration {
+	known := map[string]time.Duration{}
+	var chain func(name string) time.Duration
+	chain = func(name string) time.Duration {
+		if d, ok := known[name]; ok {
+			return d
+		}
+		known[name] = 0 // a circle was refused before; this ends the walk all the same
+		var most time.Duration
+		for _, d := range deps[name] {
+			most = max(most, chain(d.Process))
+		}
+		known[name] = most + grace[name]
+		return known[name]
+	}
+	var most time.Duration
+	for name := range grace {
+		most = max(most, chain(name))
+	}
+	return most
+}
+
+// newEvent makes an event of the server's own.
+func newEvent(typ string, data map[string]any) api.Event {
+	e := api.Event{Time: time.Now().UTC(), Type: typ}
+	if len(data) > 0 {
+		// The data is made of JSON's own types, so this cannot fail.
+		e.Data, _ = json.Marshal(data)
+	}
+	return e
+}

@@ -1,0 +1,68 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/proc"
+)
+
+// Doctor implements httpapi.Backend: what is well, what is not, and what this
+// system cannot do.
+func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
+	out := System()
+	ok := func(format string, args ...any) { out = append(out, finding("ok", "", format, args...)) }
+	bad := func(hint, format string, args ...any) { out = append(out, finding("error", hint, format, args...)) }
+	ok("the server runs (pid %d)", os.Getpid())
+	sup, err := s.supervisor()
+	if err != nil {
+		bad("see supervisor.log in "+s.o.StateDir, "%v", err)
+		return out, nil
+	}
+	info, err := sup.Info(ctx)
+	if err != nil {
+		bad("see supervisor.log in "+s.o.StateDir, "the supervisor does not answer: %v", err)
+		return out, nil
+	}
+	ok("the supervisor runs (pid %d, since %s)", info.PID, info.StartedAt.Local().Format("2006-01-02 15:04:05"))
+	if info.Build != s.o.Version {
+		out = append(out, finding("warning", "run `perdure down` and `perdure up` to bring both to one version",
+			"the supervisor is of version %s, the server of %s", info.Build, s.o.Version))
+	}
+	for _, n := range info.Notes {
+		out = append(out, finding("warning", "", "%s", n))
+	}
+	cursor, err := s.events.Cursor(ctx, source)
+	switch {
+	case err != nil:
+		bad("", "the event log cannot be read: %v", err)
+	default:
+		first, last := s.events.Bounds()
+		ok("the event log holds %d events (%d to %d)", last-first+1, first, last)
+		if info.LastSeq > cursor+1000 {
+			out = append(out, finding("warning", "see server.log", "the event log is %d journal entries behind", info.LastSeq-cursor))
+		}
+	}
+	for _, name := range s.table.names() {
+		rec, _, _, err := s.table.get(name)
+		if err == nil && rec.State.State == api.StateFailed {
+			out = append(out, finding("warning", "perdure status "+name, "%s has failed: %s", name, because(rec.State)))
+		}
+	}
+	return out, nil
+}
+
+// System tells what this machine can and cannot do for Perdure; it needs no server.
+func System() []api.Finding {
+	var out []api.Finding
+	for _, n := range proc.SystemNotes() {
+		out = append(out, finding("warning", "", "%s", n))
+	}
+	return out
+}
+
+func finding(level, hint, format string, args ...any) api.Finding {
+	return api.Finding{Level: level, Message: fmt.Sprintf(format, args...), Hint: hint}
+}

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/flock"
+	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/supervisor"
+)
+
+// link is the server's hold on its supervisor: it finds the one that runs or
+// starts one.
+type link struct {
+	dir     string
+	command []string // starts a supervisor; "--state-dir DIR" is appended
+	logger  *slog.Logger
+	host    *proc.Host // runs the supervisor and nothing else
+}
+
+// connectPatience bounds the wait for a supervisor that holds its lock but does
+// not answer (yet).
+const connectPatience = 10 * time.Second
+
+// connect returns a client of the supervisor. Fresh says that it was started now.
+func (l *link) connect(ctx context.Context) (_ *control.Client, fresh bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	path := supervisor.SocketPath(l.dir)
+	for {
+		c, err := control.Dial(ctx, path)
+		if err == nil {
+			return c, fresh, nil
+		}
+		if control.IsVersionMismatch(err) {
+			return nil, false, err
+		}
+		pid, held := flock.Held(filepath.Join(l.dir, "supervisor.lock"))
+		switch {
+		case !held:
+			if err := l.start(ctx); err != nil {
+				return nil, false, err
+			}
+			fresh = true
+		default:
+			// It is coming up or going down; there is no event to wait for.
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, false, fmt.Errorf("cannot reach the supervisor (pid %d has its lock but does not answer at %s): %w", pid, path, err)
+			}
+		}
+	}
+}
+
+// start runs a supervisor and returns when it is ready, which it says by a line
+// on its standard output. It is in a session of its own and outlives the server.
+func (l *link) start(ctx context.Context) error {
+	out, err := os.OpenFile(filepath.Join(l.dir, "supervisor.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot open the supervisor's log: %w", err)
+	}
+	defer func() { _ = out.Close() }()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	argv := append(append([]string{}, l.command...), "--state-dir", l.dir)
+	p, err := l.host.Start(proc.Spec{Argv: argv, Env: os.Environ(), Stdout: w, Stderr: out}, func(n proc.Notice) {
+		if n.Exited {
+			l.logger.Info("The supervisor has ended", "code", n.Exit.Code, "signal", n.Exit.Signal)
+		}
+	})
+	_ = w.Close()
+	if err != nil {
+		return fmt.Errorf("cannot start the supervisor: %w", err)
+	}
+	ready := make(chan error, 1)
+	go func() {
+		_, err := bufio.NewReader(r).ReadString('\n')
+		ready <- err
+	}()
+	select {
+	case err := <-ready:
+		if err != nil {
+			return errors.New("the supervisor ended before it was ready; see " + out.Name())
+		}
+		l.logger.Info("Started the supervisor", "pid", p.PID())
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the supervisor (pid %d) is not ready; see %s: %w", p.PID(), out.Name(), ctx.Err())
+	}
+}

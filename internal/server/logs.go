@@ -1,0 +1,38 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"path/filepath"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/logstore"
+)
+
+// Logs implements httpapi.Backend. The files are read as they lie in the state
+// directory: the supervisor is not asked.
+func (s *Server) Logs(ctx context.Context, q api.LogQuery) iter.Seq2[api.LogLine, error] {
+	return func(yield func(api.LogLine, error) bool) {
+		names, err := match(s.table.names(), q.Names)
+		if err == nil && q.Cursor != "" && len(names) != 1 {
+			err = &api.Error{Code: api.CodeInvalid, Field: "cursor", Message: "a cursor goes with exactly one process"}
+		}
+		if err != nil {
+			yield(api.LogLine{}, err)
+			return
+		}
+		query := logstore.Query{Stream: q.Stream, Lines: q.Lines, Cursor: q.Cursor, Follow: q.Follow}
+		if q.Since != nil {
+			query.Since = *q.Since
+		}
+		for l, err := range logstore.Merge(ctx, filepath.Join(s.o.StateDir, "logs"), names, query) {
+			if err != nil {
+				yield(api.LogLine{}, err)
+				return
+			}
+			if !yield(api.LogLine{Name: l.Name, Time: l.Time, Stream: l.Stream, Text: l.String(), Cursor: l.Cursor}, nil) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,338 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/logstore"
+	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// message is one thing that happens to a process.
+type message struct {
+	in supervise.Input
+	// do, when set, is run in place of a Step, for what is no decision
+	// (signal, killing at a deadline, removal).
+	do func(a *actor) error
+	// done, when set, takes the outcome. It must not block.
+	done func(control.Record, error)
+}
+
+// actor owns one process. Post is safe for all; every other method and field
+// (but mu, inbox and draining) belongs to the goroutine that drains the inbox.
+type actor struct {
+	sup *Supervisor
+
+	mu       sync.Mutex
+	inbox    []message
+	draining bool
+
+	who    identity
+	def    *api.Definition
+	spec   *supervise.Spec
+	state  supervise.State
+	seq    uint64 // of the last entry that was persisted
+	ident  *proc.Identity
+	proc   live
+	sink   sink
+	timers [supervise.NumTimers]*time.Timer
+	stops  []func() // ends the asking of probes
+	debt   *debt    // what could not be persisted yet
+	gone   bool     // removed: takes no more
+}
+
+// identity is what never changes of a process.
+type identity struct {
+	id, name, source string
+	created          time.Time
+}
+
+// post puts a message into the inbox. It never blocks.
+func (a *actor) post(m message) {
+	a.mu.Lock()
+	a.inbox = append(a.inbox, m)
+	if a.draining {
+		a.mu.Unlock()
+		return
+	}
+	a.draining = true
+	a.mu.Unlock()
+	a.sup.running.Add(1)
+	go a.drain()
+}
+
+// tell posts an input that nobody waits for.
+func (a *actor) tell(in supervise.Input) { a.post(message{in: in}) }
+
+// drain handles messages until the inbox is empty, and ends.
+func (a *actor) drain() {
+	defer a.sup.running.Done()
+	for {
+		a.mu.Lock()
+		if len(a.inbox) == 0 {
+			a.inbox = nil
+			a.draining = false
+			a.mu.Unlock()
+			return
+		}
+		m := a.inbox[0]
+		a.inbox = a.inbox[1:]
+		a.mu.Unlock()
+		a.handle(m)
+	}
+}
+
+// handle takes one message and all that follows from it at once.
+func (a *actor) handle(m message) {
+	var err error
+	switch {
+	case a.gone:
+		err = api.Errorf(api.CodeNotFound, "cannot find process %q: it has been removed", a.who.name)
+	case m.do != nil:
+		err = m.do(a)
+	default:
+		err = a.step(m.in)
+	}
+	if m.done != nil {
+		m.done(a.record(true), err)
+	}
+}
+
+// step decides on an input and on the inputs that its effects bring forth.
+func (a *actor) step(in supervise.Input) error {
+	next := []supervise.Input{in}
+	for first := true; len(next) > 0; first = false {
+		in, next = next[0], next[1:]
+		if in.Gone || in.Kind == supervise.Gone {
+			a.released()
+		}
+		in.Now, in.Roll = a.sup.o.Clock(), a.sup.o.Roll()
+		r := supervise.Step(*a.spec, a.state, in)
+		if r.Refused != "" {
+			if first {
+				return &api.Error{Code: api.CodeConflict, Message: r.Refused}
+			}
+			continue
+		}
+		next = append(next, a.commit(r)...)
+	}
+	a.sup.tree.changed(a.who.name, a.spec, a.state)
+	return nil
+}
+
+// released is called when nothing of the generation lives any more, before
+// that is decided upon, so that its last output is kept before its end is told.
+func (a *actor) released() {
+	if a.sink != nil {
+		if err := a.sink.Drain(); err != nil {
+			a.sup.o.Logger.Warn("Cannot drain output", "process", a.who.name, "error", err)
+		}
+	}
+	a.proc, a.ident = nil, nil
+}
+
+// debt is what could not be persisted: the events so far and the effects that
+// wait for them.
+type debt struct {
+	events  []control.Event
+	effects []supervise.Effect
+	timer   *time.Timer
+}
+
+// commit takes over a new state: it is persisted BEFORE any effect. When it
+// cannot be, effects that end things are executed all the same and the others
+// wait until it can.
+func (a *actor) commit(r supervise.Result) []supervise.Input {
+	a.state = r.State
+	if a.state.Exit != nil && a.state.Exit.Wall.IsZero() {
+		e := *a.state.Exit
+		e.Wall = time.Now().UTC()
+		a.state.Exit = &e
+	}
+	events := a.events(r.Events)
+	effects := r.Effects
+	if a.debt != nil {
+		events = append(a.debt.events, events...)
+		effects = append(a.debt.effects, effects...)
+	}
+	if err := a.persist(events); err != nil {
+		return a.owe(err, events, effects)
+	}
+	if a.debt != nil {
+		a.debt.timer.Stop()
+		a.debt = nil
+		a.sup.storage(a.who.name, nil)
+	}
+	return a.execute(effects)
+}
+
+// persist writes the state as it is now with events that led to it.
+func (a *actor) persist(events []control.Event) error {
+	rec := a.record(false)
+	payload, err := json.Marshal(control.Entry{Record: &rec, Events: events})
+	if err != nil {
+		return err
+	}
+	seq, err := a.sup.log.Append(processKey(a.who.name), payload)
+	if err != nil {
+		return err
+	}
+	a.seq = seq
+	return nil
+}
+
+// retryStorage is the time between two tries to persist.
+const retryStorage = time.Second
+
+// maxOwed bounds the events that wait for storage, per process; the oldest go.
+const maxOwed = 1000
+
+// owe keeps what could not be persisted and executes what need not wait.
+func (a *actor) owe(cause error, events []control.Event, effects []supervise.Effect) []supervise.Input {
+	a.sup.storage(a.who.name, cause)
+	if len(events) > maxOwed {
+		events = events[len(events)-maxOwed:]
+	}
+	d := &debt{events: events}
+	var now []supervise.Effect
+	var follow []supervise.Input
+	wanted := a.state.Desired == api.DesiredRunning && !a.state.Barrier
+	for _, e := range effects {
+		switch {
+		case !e.Starts():
+			now = append(now, e)
+		case e.Do == supervise.DoSpawn && !wanted:
+			// A spawn that waited is no longer wanted: it has not happened.
+			follow = append(follow, supervise.Input{Kind: supervise.SpawnFailed, Generation: e.Generation,
+				Error: "cannot start: the journal cannot be written: " + cause.Error()})
+		default:
+			d.effects = append(d.effects, e)
+		}
+	}
+	if a.debt != nil {
+		a.debt.timer.Stop()
+	}
+	d.timer = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).repay}) })
+	a.debt = d
+	return append(follow, a.execute(now)...)
+}
+
+// repay tries once more to persist what is owed.
+func (a *actor) repay() error {
+	if a.debt == nil {
+		return nil
+	}
+	for _, in := range a.commit(supervise.Result{State: a.state}) {
+		if err := a.step(in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// events completes events with whom they are about.
+func (a *actor) events(in []supervise.Event) []control.Event {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]control.Event, 0, len(in))
+	for _, e := range in {
+		ce := control.Event{Type: e.Type, ProcessID: a.who.id, Name: a.who.name, Generation: e.Generation}
+		if len(e.Data) > 0 {
+			// The data is made of JSON's own types, so this cannot fail.
+			ce.Data, _ = json.Marshal(e.Data)
+		}
+		out = append(out, ce)
+	}
+	return out
+}
+
+// record is the process as it is now.
+func (a *actor) record(whole bool) control.Record {
+	r := control.Record{Seq: a.seq, ID: a.who.id, Name: a.who.name, Source: a.who.source, CreatedAt: a.who.created,
+		State: a.state, Identity: a.ident}
+	if whole {
+		r.Definition = a.def
+	}
+	return r
+}
+
+// define takes a new definition over and writes it down.
+func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) error {
+	data, err := json.Marshal(map[string]any{"hash": a.sup.hash(def)})
+	if err != nil {
+		return err
+	}
+	rec := a.record(false)
+	rec.Definition = def
+	payload, err := json.Marshal(control.Entry{Record: &rec, Events: []control.Event{{
+		Type: event, ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation, Data: data}}})
+	if err != nil {
+		return err
+	}
+	if _, err := a.sup.log.Append(definitionKey(a.who.name), payload); err != nil {
+		return api.Errorf(api.CodeUnavailable, "cannot write the definition of %q to the journal: %v", a.who.name, err)
+	}
+	a.def, a.spec = def, spec
+	if a.sink != nil {
+		a.sink.Configure(retention(def))
+	}
+	return nil
+}
+
+// forget removes the process, which must be gone.
+func (a *actor) forget() error {
+	if a.state.Alive || a.state.SpawnPending {
+		return api.Errorf(api.CodeConflict, "cannot remove %q: it still lives", a.who.name)
+	}
+	rec := a.record(false)
+	payload, err := json.Marshal(control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
+		Type: "process.removed", ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation}}})
+	if err != nil {
+		return err
+	}
+	_, err1 := a.sup.log.Delete(definitionKey(a.who.name), []byte("{}"))
+	_, err2 := a.sup.log.Delete(processKey(a.who.name), payload)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	a.gone = true
+	a.close()
+	a.sup.host.release(a.who.name)
+	a.sup.dropped(a.who.name)
+	return nil
+}
+
+// close lets go of everything but the process itself.
+func (a *actor) close() {
+	for i, t := range a.timers {
+		if t != nil {
+			t.Stop()
+			a.timers[i] = nil
+		}
+	}
+	if a.debt != nil {
+		a.debt.timer.Stop()
+	}
+	a.stopProbes()
+	if a.sink != nil {
+		if err := a.sink.Close(); err != nil {
+			a.sup.o.Logger.Warn("Cannot close the log", "process", a.who.name, "error", err)
+		}
+		a.sink = nil
+	}
+}
+
+func processKey(name string) string    { return "process/" + name }
+func definitionKey(name string) string { return "definition/" + name }
+
+// retention translates the log keys of a definition.
+func retention(d *api.Definition) logstore.Retention {
+	return logstore.Retention{MaxSize: int64(d.Logs.MaxSize), MaxAge: d.Logs.MaxAge.D(), MaxFiles: d.Logs.MaxFiles,
+		Compress: d.Logs.Compress == nil || *d.Logs.Compress}
+}

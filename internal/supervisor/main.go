@@ -1,0 +1,92 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/flock"
+)
+
+// ExitLocked is the exit code of a supervisor that found another one in its
+// state directory (EX_TEMPFAIL of sysexits.h).
+const ExitLocked = 75
+
+// SocketPath is where the supervisor of a state directory listens.
+func SocketPath(stateDir string) string { return filepath.Join(stateDir, "supervisor.sock") }
+
+// Main is the program `perdure supervisor --state-dir DIR`. It runs until a
+// Shutdown has ended everything, and returns the exit code. SIGTERM and SIGINT
+// are a Shutdown.
+func Main(args []string, build string) int {
+	fs := flag.NewFlagSet("perdure supervisor", flag.ContinueOnError)
+	dir := fs.String("state-dir", "", "the state directory")
+	if err := fs.Parse(args); err != nil || *dir == "" {
+		fmt.Fprintln(os.Stderr, "perdure supervisor: this is started by `perdure up`; it needs --state-dir DIR")
+		return 2
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "supervisor")
+	err := serve(*dir, build, logger)
+	switch {
+	case errors.Is(err, flock.ErrHeld):
+		logger.Error("Cannot start", "error", err)
+		return ExitLocked
+	case err != nil:
+		logger.Error("Cannot go on", "error", err)
+		return 1
+	}
+	return 0
+}
+
+// serve opens the supervisor and its socket, and returns when all is over.
+func serve(dir, build string, logger *slog.Logger) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var s *Supervisor
+	exit := func(int) {
+		go func() { _ = s.Shutdown(ctx, shutdownDefault) }()
+	}
+	s, err := Open(ctx, Options{Dir: dir, Build: build, Logger: logger, OnExit: exit})
+	if err != nil {
+		return err
+	}
+	l, err := control.Listen(SocketPath(dir))
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := control.Serve(ctx, l, s, control.ServeOptions{Logger: logger}); err != nil {
+			logger.Error("The control socket failed", "error", err)
+		}
+	})
+	for over := false; !over; {
+		select {
+		case <-signals:
+			wg.Go(func() { _ = s.Shutdown(ctx, shutdownDefault) })
+		case <-s.Done():
+			over = true
+		}
+	}
+	// Those who wait for the shutdown get their answer before the socket goes.
+	drain := time.AfterFunc(time.Second, cancel)
+	defer drain.Stop()
+	control.Quiesce(ctx, l)
+	cancel()
+	wg.Wait()
+	return s.Close()
+}

@@ -1,0 +1,146 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/perdure/perdure/internal/flock"
+	"github.com/perdure/perdure/internal/journal"
+	"github.com/perdure/perdure/internal/logstore"
+	"github.com/perdure/perdure/internal/probe"
+	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// Open returns a supervisor over the state directory. It takes the directory's
+// lock, reads the journal, and adopts what is recorded in it and still lives.
+// The caller calls Close.
+func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
+	o = o.filled()
+	var closers []func() error
+	defer func() {
+		if err != nil {
+			for i := len(closers) - 1; i >= 0; i-- {
+				_ = closers[i]()
+			}
+		}
+	}()
+	held, err := flock.Take(filepath.Join(o.Dir, "supervisor.lock"))
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, held.Release)
+	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the journal: %w", err)
+	}
+	closers = append(closers, j.Close)
+	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: cgroupName(o.Dir)})
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare to run processes: %w", err)
+	}
+	closers = append(closers, h.Close)
+	c, err := logstore.NewCapture(logstore.Options{LogDir: filepath.Join(o.Dir, "logs"), RunDir: filepath.Join(o.Dir, "run"),
+		OnError: func(name string, err error) {
+			if err != nil {
+				o.Logger.Error("Cannot keep output; the process may wait", "process", name, "error", err)
+				return
+			}
+			o.Logger.Info("Output is kept again", "process", name)
+		}})
+	if err != nil {
+		return nil, fmt.Errorf("cannot prepare the logs: %w", err)
+	}
+	closers = append(closers, c.Close)
+	p := probe.NewRunner(probe.Options{})
+	closers = append(closers, p.Close)
+
+	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, j, p)
+	s.closers, s.notes = closers, h.Notes()
+	if err := s.recover(ctx, j); err != nil {
+		return nil, err
+	}
+	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
+	if !report.Clean() {
+		data["journal_repaired"] = report.String()
+		o.Logger.Warn("The journal was repaired", "report", report.String())
+	}
+	s.say("supervisor.started", data)
+	return s, nil
+}
+
+func (o Options) filled() Options {
+	if o.Env == nil {
+		o.Env = os.Environ()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = func() supervise.Instant { return supervise.Instant(proc.Now()) }
+	}
+	if o.Roll == nil {
+		o.Roll = rand.Float64
+	}
+	return o
+}
+
+// cgroupName names the folder of this state directory's cgroups.
+func cgroupName(dir string) string {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		abs = dir
+	}
+	sum := sha256.Sum256([]byte(abs))
+	return "perdure-" + hex.EncodeToString(sum[:4])
+}
+
+// hostAdapter makes a host of a *proc.Host.
+type hostAdapter struct{ h *proc.Host }
+
+func (a hostAdapter) start(spec proc.Spec, notify func(proc.Notice)) (live, error) {
+	p, err := a.h.Start(spec, notify)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (a hostAdapter) adopt(id proc.Identity, notify func(proc.Notice)) (live, error) {
+	p, err := a.h.Adopt(id, notify)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (a hostAdapter) find(marker string) []proc.Identity { return a.h.Find(marker) }
+
+func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error) {
+	return a.h.Run(ctx, spec, maxOutput)
+}
+
+func (a hostAdapter) release(name string) { a.h.Release(name) }
+
+// captureAdapter makes outputs of a *logstore.Capture.
+type captureAdapter struct{ c *logstore.Capture }
+
+func (a captureAdapter) open(name string, r logstore.Retention) (sink, error) {
+	s, err := a.c.Open(name, r)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (a captureAdapter) remove(name string) error { return a.c.Remove(name) }
+
+// shutdownDefault bounds a shutdown that nobody gave a timeout for.
+const shutdownDefault = 30 * time.Second

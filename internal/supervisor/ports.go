@@ -1,0 +1,60 @@
+package supervisor
+
+import (
+	"context"
+	"iter"
+	"os"
+
+	"github.com/perdure/perdure/internal/journal"
+	"github.com/perdure/perdure/internal/logstore"
+	"github.com/perdure/perdure/internal/probe"
+	"github.com/perdure/perdure/internal/proc"
+)
+
+// The interfaces below are what the actors need of the rooms beneath. The real
+// ones are adapted in open.go; tests of the actors put a simulated world in
+// their place.
+
+// host starts, adopts and finds operating system processes.
+type host interface {
+	start(spec proc.Spec, notify func(proc.Notice)) (live, error)
+	adopt(id proc.Identity, notify func(proc.Notice)) (live, error)
+	// find returns what carries a marker in its environment and lives.
+	find(marker string) []proc.Identity
+	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
+	release(name string)
+}
+
+// live is one process that has been started or adopted.
+type live interface {
+	Identity() proc.Identity
+	Signal(name string) error
+	Kill() error
+}
+
+// outputs makes the places that output goes to.
+type outputs interface {
+	open(name string, r logstore.Retention) (sink, error)
+	remove(name string) error
+}
+
+// sink takes the output of one process.
+type sink interface {
+	ChildEnds() (stdout, stderr *os.File, err error)
+	Drain() error
+	Configure(r logstore.Retention)
+	Close() error
+}
+
+// log is the journal.
+type log interface {
+	Append(key string, payload []byte) (uint64, error)
+	Delete(key string, payload []byte) (uint64, error)
+	Follow(ctx context.Context, after uint64) iter.Seq2[journal.Frame, error]
+	Ack(seq uint64) error
+}
+
+// prober asks probes.
+type prober interface {
+	Start(spec probe.Spec, report func(probe.Result)) (stop func())
+}

@@ -1,0 +1,83 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// Shutdown implements control.Supervisor. Every caller waits for the same end;
+// a shorter timeout than the one under way takes its place.
+func (s *Supervisor) Shutdown(ctx context.Context, timeout time.Duration) error {
+	s.shutdown.Do(func() {
+		s.mu.Lock()
+		s.closing = true
+		s.mu.Unlock()
+		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
+		s.tree.shutdown(func() { close(s.done) })
+	})
+	// The deadline: what still lives is killed, in any order.
+	t := time.AfterFunc(timeout, s.killAll)
+	defer t.Stop()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return api.Errorf(api.CodeTimeout, "the shutdown goes on without you: %v", ctx.Err())
+	}
+}
+
+// Done is closed when a Shutdown has ended and nothing lives any more.
+func (s *Supervisor) Done() <-chan struct{} { return s.done }
+
+// ExitCode is the code that a process has asked Perdure to end with, if any.
+func (s *Supervisor) ExitCode() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exitCode == nil {
+		return 0, false
+	}
+	return *s.exitCode, true
+}
+
+// killAll ends everything that lives at once, with the barrier up.
+func (s *Supervisor) killAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.actors {
+		a.post(message{do: func(a *actor) error {
+			err := a.step(supervise.Input{Kind: supervise.Shutdown, Reason: api.ReasonShutdown})
+			a.kill()
+			return err
+		}})
+	}
+}
+
+// Close lets go of everything without ending any process: they live on and the
+// next supervisor adopts them. After Shutdown nothing lives.
+func (s *Supervisor) Close() error {
+	s.mu.Lock()
+	s.closing = true
+	actors := make([]*actor, 0, len(s.actors))
+	for _, a := range s.actors {
+		actors = append(actors, a)
+	}
+	s.mu.Unlock()
+	s.tree.close()
+	for _, a := range actors {
+		a.post(message{do: func(a *actor) error {
+			a.gone = true
+			a.close()
+			return nil
+		}})
+	}
+	s.running.Wait()
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,271 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// Options says how a supervisor works.
+type Options struct {
+	// Dir is the state directory (mode 0700), which must exist.
+	Dir string
+	// Build is the version of the program, for Info.
+	Build string
+	// Env is the base of the environment of all processes. Default: os.Environ.
+	Env []string
+	// Logger takes what concerns the supervisor itself. Default: none.
+	Logger *slog.Logger
+	// Embedded says that the process is not ours alone: then its other children
+	// are left to it, and it does not become a subreaper.
+	Embedded bool
+	// Clock and Roll are the sources of time and chance. Default: the boot
+	// clock and math/rand.
+	Clock func() supervise.Instant
+	Roll  func() float64
+	// OnExit is called at most once when a process asks that Perdure end.
+	// Default: the supervisor shuts itself down.
+	OnExit func(code int)
+}
+
+// Supervisor keeps a set of processes alive. It is safe for concurrent use.
+type Supervisor struct {
+	o       Options
+	host    host
+	out     outputs
+	log     log
+	probes  prober
+	tree    *tree
+	started time.Time
+	notes   []string
+	closers []func() error // in the order of opening
+
+	running sync.WaitGroup // drains under way
+
+	mu       sync.Mutex
+	actors   map[string]*actor
+	full     map[string]bool // storage trouble by process
+	closing  bool            // a Shutdown has begun: no new work
+	exitCode *int
+
+	shutdown sync.Once
+	done     chan struct{} // closed when a Shutdown has ended
+}
+
+// newSupervisor returns a supervisor over its rooms; Open fills them with the real ones.
+func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
+	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
+		actors: map[string]*actor{}, full: map[string]bool{}, done: make(chan struct{})}
+	s.tree = newTree(s)
+	return s
+}
+
+var _ control.Supervisor = (*Supervisor)(nil)
+
+// Info implements control.Supervisor.
+func (s *Supervisor) Info(context.Context) (control.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Notes: s.notes}
+	for _, name := range slices.Sorted(maps.Keys(s.full)) {
+		info.Notes = append(info.Notes, "the journal cannot be written (last seen by "+name+"): starts wait until it can")
+		break
+	}
+	return info, nil
+}
+
+// Command implements control.Supervisor.
+func (s *Supervisor) Command(ctx context.Context, cmd control.Command) (control.Record, error) {
+	a, err := s.actor(cmd.Name)
+	if err != nil {
+		return control.Record{}, err
+	}
+	m, err := s.message(cmd)
+	if err != nil {
+		return control.Record{}, err
+	}
+	return await(ctx, a, m)
+}
+
+// message translates an operator's command.
+func (s *Supervisor) message(cmd control.Command) (message, error) {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	switch cmd.Verb {
+	case "start", "restart":
+		if closing {
+			return message{}, api.Errorf(api.CodeConflict, "cannot %s %q: Perdure is shutting down", cmd.Verb, cmd.Name)
+		}
+		kind := supervise.Start
+		if cmd.Verb == "restart" {
+			kind = supervise.Restart
+		}
+		return message{in: supervise.Input{Kind: kind, Force: cmd.Force}}, nil
+	case "stop":
+		return message{in: supervise.Input{Kind: supervise.Stop}}, nil
+	case "reset":
+		return message{in: supervise.Input{Kind: supervise.Reset}}, nil
+	case "kill":
+		return message{in: supervise.Input{Kind: supervise.Kill}}, nil
+	case "remove":
+		return message{do: func(a *actor) error { return a.remove() }}, nil
+	case "signal":
+		return message{do: func(a *actor) error {
+			if a.proc == nil {
+				return api.Errorf(api.CodeConflict, "cannot signal %q: it is %s, not running", a.who.name, a.state.State)
+			}
+			if err := a.proc.Signal(cmd.Signal); err != nil {
+				return api.Errorf(api.CodeFailed, "cannot signal %q: %v", a.who.name, err)
+			}
+			return nil
+		}}, nil
+	}
+	return message{}, api.Errorf(api.CodeInvalid, "cannot do %q to a process (verbs: start, stop, restart, reset, signal, kill, remove)", cmd.Verb)
+}
+
+// await posts a message and waits for its outcome. The message is carried out
+// even if ctx ends first.
+func await(ctx context.Context, a *actor, m message) (control.Record, error) {
+	type outcome struct {
+		rec control.Record
+		err error
+	}
+	ch := make(chan outcome, 1)
+	m.done = func(r control.Record, err error) { ch <- outcome{r, err} }
+	a.post(m)
+	select {
+	case o := <-ch:
+		return o.rec, o.err
+	case <-ctx.Done():
+		return control.Record{}, api.Errorf(api.CodeTimeout, "cannot tell what became of the command to %q: %v", a.who.name, ctx.Err())
+	}
+}
+
+// remove ends the process for good and forgets it once it is gone.
+func (a *actor) remove() error {
+	err := a.step(supervise.Input{Kind: supervise.Shutdown, Reason: api.ReasonRemoved})
+	if err != nil || a.state.Alive || a.state.SpawnPending {
+		a.sup.tree.removing(a.who.name)
+		return err
+	}
+	return a.forget()
+}
+
+// List implements control.Supervisor.
+func (s *Supervisor) List(ctx context.Context) ([]control.Record, uint64, error) {
+	s.mu.Lock()
+	actors := slices.SortedFunc(maps.Values(s.actors), func(a, b *actor) int {
+		if a.who.name < b.who.name {
+			return -1
+		}
+		return 1
+	})
+	s.mu.Unlock()
+	recs := make([]control.Record, 0, len(actors))
+	var last uint64
+	for _, a := range actors {
+		r, err := await(ctx, a, message{do: func(*actor) error { return nil }})
+		if err != nil {
+			if api.CodeOf(err) == api.CodeNotFound {
+				continue
+			}
+			return nil, 0, err
+		}
+		last = max(last, r.Seq)
+		recs = append(recs, r)
+	}
+	return recs, last, nil
+}
+
+// Ack implements control.Supervisor.
+func (s *Supervisor) Ack(_ context.Context, seq uint64) error { return s.log.Ack(seq) }
+
+// actor returns the actor of a name.
+func (s *Supervisor) actor(name string) (*actor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.actors[name]; a != nil {
+		return a, nil
+	}
+	return nil, api.Errorf(api.CodeNotFound, "cannot find process %q", name)
+}
+
+// dropped is called by an actor that has forgotten its process.
+func (s *Supervisor) dropped(name string) {
+	s.mu.Lock()
+	delete(s.actors, name)
+	delete(s.full, name)
+	s.mu.Unlock()
+	s.tree.dropped(name)
+}
+
+// storage notes whether a process's state could be persisted.
+func (s *Supervisor) storage(name string, err error) {
+	s.mu.Lock()
+	was := len(s.full) > 0
+	if err != nil {
+		s.full[name] = true
+	} else {
+		delete(s.full, name)
+	}
+	is := len(s.full) > 0
+	s.mu.Unlock()
+	switch {
+	case is && !was:
+		s.o.Logger.Error("Cannot write the journal; starts wait", "error", err)
+	case was && !is:
+		s.o.Logger.Info("The journal can be written again")
+		s.say("supervisor.storage_recovered", nil)
+	}
+}
+
+// say writes an event of the supervisor's own. It is lost when the journal
+// cannot be written, which is logged.
+func (s *Supervisor) say(event string, data map[string]any) {
+	e := control.Event{Type: event}
+	if len(data) > 0 {
+		e.Data, _ = json.Marshal(data)
+	}
+	s.write(control.Entry{Events: []control.Event{e}})
+}
+
+func (s *Supervisor) write(e control.Entry) {
+	payload, err := json.Marshal(e)
+	if err == nil {
+		_, err = s.log.Append("supervisor", payload)
+	}
+	if err != nil {
+		s.o.Logger.Error("Cannot write an entry of the supervisor's own", "error", err)
+	}
+}
+
+// exit is asked for by a process: everything is stopped and Perdure ends with
+// the code. The first one wins.
+func (s *Supervisor) exit(code int, name string) {
+	s.mu.Lock()
+	first := s.exitCode == nil
+	if first {
+		s.exitCode = &code
+	}
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	data, _ := json.Marshal(map[string]any{"code": code, "by": name})
+	s.write(control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	s.o.OnExit(code)
+}
+
+// hash identifies what a restart depends on.
+func (s *Supervisor) hash(d *api.Definition) string { return definition.Hash(*d) }
