@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -170,15 +171,9 @@ func (l *Log) scan(ctx context.Context, f *filter, s Selection) ([]api.Event, er
 		}
 	}
 	if s.Newest {
-		reverse(out)
+		slices.Reverse(out)
 	}
 	return out, nil
-}
-
-func reverse(events []api.Event) {
-	for i, j := 0, len(events)-1; i < j; i, j = i+1, j-1 {
-		events[i], events[j] = events[j], events[i]
-	}
 }
 
 // Follow yields the events after q.After (or since q.Since, or the last q.Last)
@@ -278,8 +273,12 @@ func (f *follower) catchUp(ctx context.Context) bool {
 		f.fail(ctx, err)
 		return false
 	}
-	// Read after the events: what was removed before the reading shows here.
-	first, _ := f.log.ring.bounds()
+	// Asked after the events were read, so what was gone by then shows here.
+	first, _, err := f.log.store.Bounds(ctx)
+	if err != nil {
+		f.fail(ctx, err)
+		return false
+	}
 	if f.at+1 < first && !f.skip(first, events) {
 		return false
 	}

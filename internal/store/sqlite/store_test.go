@@ -1,0 +1,313 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/store/storetest"
+)
+
+func open(t testing.TB, path string, o Options) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprintf("full=%v", full), func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, func(t *testing.T) event.Store {
+				return open(t, filepath.Join(t.TempDir(), "a b?%23#c.db"), Options{Full: full})
+			})
+		})
+	}
+}
+
+func TestReopenKeepsSequence(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	for i := range uint64(3) {
+		s := open(t, path, Options{})
+		b := &event.Batch{Source: "j", Cursor: i + 1, Events: storetest.Make(1)}
+		if err := s.Commit(t.Context(), []*event.Batch{b}); err != nil {
+			t.Fatal(err)
+		}
+		if b.Events[0].Seq != i+1 {
+			t.Errorf("Seq = %d, want %d", b.Events[0].Seq, i+1)
+		}
+		if err := s.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFilesAreForTheOwnerOnly(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such modes")
+	}
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	defer s.Close()
+	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != 0o600 {
+			t.Errorf("mode of %s is %o, want 600", path+end, got)
+		}
+	}
+}
+
+// wantError checks the code and that the text names the file and the cure.
+func wantError(t *testing.T, err error, code api.Code, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if got := api.CodeOf(err); got != code {
+		t.Errorf("code = %s, want %s (%v)", got, code, err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%q does not say %q", err, text)
+		}
+	}
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	if _, err := s.writer.db.Exec(`INSERT INTO schema_ledger VALUES (99, 'later', 0)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), path, Options{})
+	wantError(t, err, api.CodeFailed, path, "newer Perdure", "99")
+}
+
+func TestDamagedFileIsNamedAndMovedAside(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	junk := bytes.Repeat([]byte("not a database "), 1000)
+	if err := os.WriteFile(path, junk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), path, Options{})
+	wantError(t, err, api.CodeFailed, path, "damaged", "aside")
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, junk) {
+		t.Errorf("the damaged file was touched (%v)", err)
+	}
+	to, err := MoveAside(path, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, junk) {
+		t.Errorf("the file was not moved whole to %s (%v)", to, err)
+	}
+	s := open(t, path, Options{})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDamagedPageIsFound(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(5000)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 8 * 4096; i < len(data); i++ {
+		data[i] = 0xA5
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, Options{})
+	defer s.Close()
+	if err := s.Check(t.Context()); err == nil {
+		t.Error("Check found nothing in a damaged file")
+	}
+	_, err = s.Select(t.Context(), event.Selection{Through: 5000, Limit: 5000})
+	wantError(t, err, api.CodeFailed, path, "damaged")
+}
+
+func TestLockedFileComesBack(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{BusyTimeout: time.Millisecond})
+	defer s.Close()
+	other, err := sql.Open("sqlite", path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	tx, err := other.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := []*event.Batch{{Source: "j", Cursor: 1, Events: storetest.Make(2)}}
+	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "locked")
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if b[0].Skipped || b[0].Events[0].Seq != 1 {
+		t.Errorf("after the lock: skipped %v, Seq %d; want false, 1", b[0].Skipped, b[0].Events[0].Seq)
+	}
+}
+
+func TestFullDiskComesBack(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	defer s.Close()
+	// SQLite says SQLITE_FULL when the file may not grow, as when the disk is full.
+	if _, err := s.writer.db.Exec(`PRAGMA max_page_count = 10`); err != nil {
+		t.Fatal(err)
+	}
+	b := []*event.Batch{{Source: "j", Cursor: 1, Events: storetest.Make(5000)}}
+	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "disk is full")
+	if _, last, err := s.Bounds(t.Context()); err != nil || last != 0 {
+		t.Errorf("after a failure the newest event is %d (%v), want 0", last, err)
+	}
+	if _, err := s.writer.db.Exec(`PRAGMA max_page_count = 1000000`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if _, last, err := s.Bounds(t.Context()); err != nil || last != 5000 {
+		t.Errorf("after the second try the newest event is %d (%v), want 5000", last, err)
+	}
+}
+
+func TestReadOnlyComesBack(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	defer s.Close()
+	if _, err := s.writer.db.Exec(`PRAGMA query_only = 1`); err != nil {
+		t.Fatal(err)
+	}
+	b := []*event.Batch{{Events: storetest.Make(1)}}
+	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "cannot be written")
+	// The next try uses a new connection.
+	if err := s.Commit(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadersDoNotWaitForTheWriter(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{})
+	defer s.Close()
+	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(10)}}); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := s.writer.db.Begin() // takes the write lock and keeps it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			got, err := s.Select(t.Context(), event.Selection{Through: 10, Limit: 100})
+			if err != nil || len(got) != 10 {
+				t.Errorf("Select = %d events, %v", len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestPlansUseTheIndexes(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{})
+	defer s.Close()
+	for _, sel := range []event.Selection{
+		{Through: 9, Limit: 1},
+		{Through: 9, Limit: 1, Name: "web"},
+		{Through: 9, Limit: 1, Types: []string{"a"}},
+		{Through: 9, Limit: 1, Types: []string{"a", "b"}, Newest: true},
+	} {
+		text, args := selectText(sel)
+		rows, err := s.read.Query(`EXPLAIN QUERY PLAN `+text, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			// A sort inside a part would read all of it; the one over the
+			// bounded parts of several types is meant.
+			if strings.HasPrefix(detail, "SCAN event") || strings.Contains(detail, "TEMP B-TREE") && len(sel.Types) < 2 {
+				t.Errorf("%+v: the plan says %q", sel, detail)
+			}
+		}
+		if err := rows.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	for _, n := range []int{1, 64, 1000} {
+		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "p.db"), Options{})
+			defer s.Close()
+			events := storetest.Make(n)
+			for i := range events {
+				events[i].Data = []byte(`{"code":1,"signal":"","expected":false,"uptime_ms":1234567,"cause":"exit","text":"` + strings.Repeat("x", 100) + `"}`)
+			}
+			total := 0
+			for b.Loop() {
+				if err := s.Commit(b.Context(), []*event.Batch{{Events: events}}); err != nil {
+					b.Fatal(err)
+				}
+				total += n
+			}
+			b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
