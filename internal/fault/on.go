@@ -22,7 +22,7 @@ type action struct {
 	passes atomic.Int64
 }
 
-//ok: read once from the environment, constant afterwards but for the counters.
+// ok: read once from the environment, constant afterwards but for the counters.
 var plan = sync.OnceValue(func() map[string]*action {
 	p, err := parse(os.Getenv("PERDURE_FAULT"))
 	if err != nil {
