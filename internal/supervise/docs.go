@@ -24,7 +24,7 @@ func StatesMarkdown() string {
 	for _, w := range ways() {
 		fmt.Fprintf(&b, "    %s --> %s: %s\n", w[0], w[1], w[2])
 	}
-	b.WriteString("```\n\nA stop, a kill or a shutdown leads from every state that is wanted to `stopped`, through `stopping` where something lives.\n")
+	b.WriteString("```\n\nWherever a start is ordered while a dependency is not met, it leads to `waiting` or `dependency_failed` instead of `starting`.\nA stop, a kill or a shutdown leads from every state that is wanted to `stopped`, through `stopping` where something lives.\n")
 	b.WriteString("\n## What an input does\n\nAn input about another generation, or from a timer that is not armed any more, is dropped before the table is asked.\n")
 	for _, s := range api.States() {
 		fmt.Fprintf(&b, "\n### `%s`\n\n| input | what |\n|---|---|\n", s)
@@ -86,8 +86,8 @@ func stateText(s api.State) (means, lives string) {
 	return "", ""
 }
 
-// ways are the changes of state that the rules make. TestWaysAreWalked holds
-// that they are exactly those that random histories walk.
+// ways are the changes of state that the rules make. TestEveryRuleIsReached holds
+// that random histories walk each of them.
 func ways() [][3]string {
 	return [][3]string{
 		{"idle", "starting", "start"},

@@ -17,12 +17,7 @@ func (m *machine) adopted() {
 		s.PID = m.in.PID
 		m.adoptLive()
 	case s.Alive && s.PID != 0:
-		m.in.Gone = !m.in.Leftovers
-		ending := s.State == api.StateStopping
-		m.exited()
-		if ending && m.in.Leftovers {
-			m.adoptStopping()
-		}
+		m.adoptEnd()
 	case s.Alive && m.in.Leftovers:
 		m.adoptStopping()
 	case s.Alive:
@@ -32,12 +27,26 @@ func (m *machine) adopted() {
 	}
 }
 
+// adoptEnd takes the end of a leader that nobody has seen.
+func (m *machine) adoptEnd() {
+	m.in.Gone = !m.in.Leftovers
+	ending := m.s.State == api.StateStopping
+	m.exited()
+	if ending && m.in.Leftovers {
+		m.adoptStopping()
+	}
+}
+
 // adoptSpawn settles a spawn whose outcome nobody has recorded.
 func (m *machine) adoptSpawn() {
 	s := &m.s
 	switch {
 	case m.in.PID != 0:
 		m.spawned()
+	case m.in.Leftovers:
+		s.SpawnPending, s.Alive = false, true
+		m.in.Exit.Unknown = true
+		m.adoptEnd()
 	case s.State == api.StateStopping:
 		m.finish()
 	default:
