@@ -44,7 +44,7 @@ const (
 	offSegCRC     = 32 // uint32: CRC-32C of the 32 bytes before, then 4 bytes 0
 )
 
-//ok: a constant table.
+// ok: a constant table.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
