@@ -24,6 +24,10 @@ type Spec struct {
 	Dir  string
 	// Env is the whole environment, "KEY=value".
 	Env []string
+	// Marker is one "KEY=value" of Env that no other process carries. By it
+	// descendants are found that have left both group and cgroup; empty means
+	// that they cannot be. It must not be changed by the program itself.
+	Marker string
 	// Stdout and Stderr are the child's ends; nil means /dev/null. Standard
 	// input is always /dev/null. The caller keeps and closes its own copies.
 	Stdout, Stderr *os.File
@@ -56,6 +60,8 @@ type Identity struct {
 	StartTime uint64 `json:"start_time"`
 	// Cgroup is the path of its cgroup v2 folder, or empty.
 	Cgroup string `json:"cgroup,omitempty"`
+	// Marker is Spec.Marker.
+	Marker string `json:"marker,omitempty"`
 }
 
 // Exit is how a leader ended. Code is 128+n after signal n.
@@ -67,10 +73,28 @@ type Exit struct {
 	Unknown bool
 }
 
+// Options say how a Host works. The zero value works everywhere.
+type Options struct {
+	// Subreaper makes this process the parent of orphaned descendants
+	// (PR_SET_CHILD_SUBREAPER(2const)), so that those that escape are found and
+	// no zombie is left. The Host then reaps EVERY child of this process: no
+	// other code may start children with os/exec. Linux only.
+	Subreaper bool
+	// CgroupName is the folder for the cgroups of this Host, beneath our own
+	// cgroup v2 folder. Empty means no cgroups.
+	CgroupName string
+	// Self is the program that calls Shim first in main. Default: os.Executable.
+	Self string
+	// NoPidfdInfo acts as on Linux before 6.15: the exit code of a process that
+	// is not our child stays unknown. For tests.
+	NoPidfdInfo bool
+}
+
 // Notice tells the owner of a process what became of it. For each process there
 // is exactly one notice with Exited set and exactly one with Gone set, in this
-// order; both may be in one notice. Notices come from a goroutine of the Host,
-// and the function that takes them must not block.
+// order; both may be in one notice. Notices come from one goroutine of the Host,
+// perhaps before Start or Adopt has returned; the function that takes them must
+// not block, and must not wait for a call of Kill to return.
 type Notice struct {
 	Exited bool
 	Exit   Exit
@@ -79,6 +103,9 @@ type Notice struct {
 
 // ErrGone is returned by Adopt when the identity does not name a live process.
 var ErrGone = errors.New("the process is gone")
+
+// ErrClosed is returned by a Host that has been closed.
+var ErrClosed = errors.New("the host of processes is closed")
 
 // StartError says why a process could not be started; its text is for people:
 // `cannot run "x": not found in PATH`.
@@ -97,7 +124,8 @@ func (e *StartError) Unwrap() error { return e.Err }
 // Sample is what a process tree uses.
 type Sample struct {
 	// CPU is the user and system time used so far by all processes that are
-	// alive in the tree (and, with a cgroup, by those that have ended).
+	// alive in the tree. With a cgroup it also holds what has ended there, from
+	// the making of the cgroup on. Either way only differences tell a load.
 	CPU time.Duration
 	// RSS is their resident memory in bytes.
 	RSS int64

@@ -1,0 +1,441 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Host starts and watches processes. One goroutine waits for all of them in
+// one epoll: there is no thread and no goroutine per process.
+//
+// Order of locks: Process.mu, then Host.mu. Neither is held while a notice is
+// given.
+type Host struct {
+	opt     Options
+	bootID  string
+	null    *os.File
+	cgroups *cgroups // nil means none
+	scans   scanner
+	notes   []string
+
+	// groupByFD says that a group can be signalled through its leader's pidfd
+	// (PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9): such a signal can never meet
+	// another group that has got the same number (N13, S4).
+	groupByFD bool
+
+	epoll, wake int
+	sigchld     chan os.Signal
+	ended       sync.WaitGroup
+	stopped     chan struct{} // closed by Close
+
+	mu       sync.Mutex
+	closed   bool
+	slots    map[int32]*Process
+	byPID    map[int]*Process
+	polled   map[*Process]struct{}
+	lastSlot int32
+	// starting counts forks whose pid is not in byPID yet: while there are any,
+	// an unknown child may be one of them and must not be reaped as an orphan.
+	starting  int
+	reapAgain bool
+}
+
+// The kinds of what the epoll reports, kept in the upper half of its data.
+const (
+	readyPidfd int32 = iota
+	readyCgroup
+	readyWake
+)
+
+// NewHost prepares the watching of processes. It fails where the system lacks
+// what nothing can be done without: pidfds (Linux 5.4). All open descriptors of
+// this process but 0, 1 and 2 become close-on-exec.
+func NewHost(o Options) (*Host, error) {
+	h := &Host{opt: o, epoll: -1, wake: -1, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{},
+		stopped: make(chan struct{})}
+	if err := h.open(); err != nil {
+		h.closeFiles()
+		return nil, err
+	}
+	h.ended.Go(h.loop)
+	if o.Subreaper {
+		h.sigchld = make(chan os.Signal, 1)
+		signal.Notify(h.sigchld, syscall.SIGCHLD)
+		h.ended.Go(func() {
+			for range h.sigchld {
+				h.wakeUp()
+			}
+		})
+	}
+	return h, nil
+}
+
+func (h *Host) open() (err error) {
+	if h.bootID, err = BootID(); err != nil {
+		return fmt.Errorf("cannot read the boot id of the system: %w", err)
+	}
+	if h.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return err
+	}
+	// What we have inherited open from whoever started us is for us alone.
+	if err = unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		h.note("descriptors that the supervisor has inherited are inherited by processes too (Linux 5.11 can prevent it)")
+	}
+	if h.opt.Self == "" {
+		if h.opt.Self, err = os.Executable(); err != nil {
+			return fmt.Errorf("cannot find our own program: %w", err)
+		}
+	}
+	if h.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("cannot make an epoll: %w", err)
+	}
+	if h.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("cannot make an eventfd: %w", err)
+	}
+	if err = h.watch(h.wake, unix.EPOLLIN|unix.EPOLLET, 0, readyWake); err != nil {
+		return err
+	}
+	if err = h.probe(); err != nil {
+		return err
+	}
+	if h.opt.Subreaper {
+		if err = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("cannot become the parent of orphans (PR_SET_CHILD_SUBREAPER): %w", err)
+		}
+	}
+	return nil
+}
+
+// probe finds out what the kernel can do.
+func (h *Host) probe() error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("cannot open a pidfd (Linux 5.4 or later is needed): %w", err)
+	}
+	defer unix.Close(self)
+	h.groupByFD = unix.PidfdSendSignal(self, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != unix.EINVAL
+	if !h.groupByFD {
+		h.note("this kernel cannot signal a group by pidfd (Linux 6.9 can): groups are signalled by number, after a check")
+	}
+	if h.opt.NoPidfdInfo || !canReadExit(self) {
+		h.opt.NoPidfdInfo = true
+		h.note("this kernel does not keep exit codes for those who are not the parent (Linux 6.15 does): " +
+			"what ends while no supervisor lives has an unknown exit code")
+	}
+	if h.opt.CgroupName != "" {
+		var why error
+		if h.cgroups, why = openCgroups(h.opt.CgroupName); why != nil {
+			h.note("no cgroup for each process (" + why.Error() + "): escaped descendants are looked for in /proc")
+		}
+	}
+	if h.cgroups == nil && !h.opt.Subreaper {
+		h.note("neither cgroups nor subreaper: descendants that leave their group are found only when their process is killed")
+	}
+	return nil
+}
+
+func (h *Host) note(s string) { h.notes = append(h.notes, s) }
+
+// Notes says in sentences what this system cannot do for us; empty is best.
+func (h *Host) Notes() []string { return append([]string(nil), h.notes...) }
+
+// Close ends the watching and waits for its end; it kills nothing. No notice
+// comes after it has returned, and what lives can be adopted by another Host.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	live := make([]*Process, 0, len(h.slots))
+	for _, p := range h.slots {
+		live = append(live, p)
+	}
+	h.mu.Unlock()
+	if h.sigchld != nil {
+		signal.Stop(h.sigchld)
+		close(h.sigchld)
+	}
+	h.wakeUp()
+	h.ended.Wait()
+	close(h.stopped)
+	for _, p := range live {
+		p.mu.Lock()
+		p.closeFiles()
+		p.mu.Unlock()
+	}
+	h.closeFiles()
+	return nil
+}
+
+func (h *Host) closeFiles() {
+	if h.null != nil {
+		_ = h.null.Close() //ok: nothing was written
+	}
+	for _, fd := range []int{h.epoll, h.wake} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if h.cgroups != nil {
+		h.cgroups.close()
+	}
+}
+
+func (h *Host) watch(fd int, events uint32, slot, kind int32) error {
+	ev := unix.EpollEvent{Events: events, Fd: slot, Pad: kind}
+	if err := unix.EpollCtl(h.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("cannot watch a process: %w", err)
+	}
+	return nil
+}
+
+func (h *Host) wakeUp() {
+	one := [8]byte{1}
+	_, _ = unix.Write(h.wake, one[:]) //ok: EAGAIN means that it is awake already
+}
+
+// Shortest and longest wait between two looks at what is left of a process,
+// where the system offers no event for it.
+const (
+	pollFirst = time.Millisecond
+	pollLast  = 50 * time.Millisecond
+)
+
+// loop is the goroutine of the Host. All notices come from it, so their order
+// is the order of what it saw.
+func (h *Host) loop() {
+	var events [128]unix.EpollEvent
+	for {
+		n, err := unix.EpollWait(h.epoll, events[:], h.untilPoll())
+		if err != nil && err != unix.EINTR {
+			panic("proc: epoll_wait: " + err.Error())
+		}
+		woken := false
+		for _, ev := range events[:max(n, 0)] {
+			if ev.Pad == readyWake {
+				woken = true
+				continue
+			}
+			h.mu.Lock()
+			p, closed := h.slots[ev.Fd], h.closed
+			h.mu.Unlock()
+			if p != nil && !closed {
+				p.look(nil)
+			}
+		}
+		if woken {
+			h.drainWake()
+		}
+		if h.isClosed() {
+			return
+		}
+		h.poll()
+		if h.opt.Subreaper {
+			h.reapOrphans()
+		}
+	}
+}
+
+func (h *Host) isClosed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.closed
+}
+
+func (h *Host) drainWake() {
+	var b [8]byte
+	_, _ = unix.Read(h.wake, b[:]) //ok: EAGAIN means that it is empty
+}
+
+// untilPoll is the time to the next poll in the milliseconds of epoll_wait.
+func (h *Host) untilPoll() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.polled) == 0 {
+		return -1
+	}
+	first := time.Duration(1<<63 - 1)
+	now := time.Now()
+	for p := range h.polled {
+		first = min(first, p.nextPoll.Sub(now))
+	}
+	return int(max(0, first+time.Millisecond-1) / time.Millisecond)
+}
+
+// poll looks at those whose time has come. All of them share one snapshot.
+func (h *Host) poll() {
+	h.mu.Lock()
+	if len(h.polled) == 0 {
+		h.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	var due []*Process
+	for p := range h.polled {
+		if !p.nextPoll.After(now) {
+			due = append(due, p)
+			p.wait = min(max(p.wait*3/2, pollFirst), pollLast)
+			p.nextPoll = now.Add(p.wait)
+		}
+	}
+	h.mu.Unlock()
+	shared := &lazySnapshot{}
+	for _, p := range due {
+		p.look(shared)
+	}
+}
+
+// pollSoon makes the loop look at p without an event, at growing distances
+// until it is gone. A reset begins again with the shortest.
+func (h *Host) pollSoon(p *Process, reset bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, already := h.polled[p]; already && !reset {
+		return
+	}
+	p.wait, p.nextPoll = pollFirst, time.Now().Add(pollFirst)
+	h.polled[p] = struct{}{}
+}
+
+type lazySnapshot struct {
+	snap *snapshot
+	err  error
+}
+
+func (l *lazySnapshot) get() (*snapshot, error) {
+	if l.snap == nil && l.err == nil {
+		l.snap, l.err = takeSnapshot()
+	}
+	return l.snap, l.err
+}
+
+// reapOrphans waits for each ended child that nobody here has started: a
+// descendant that the kernel gave us. Without it its zombie would stay, and
+// its group would never be empty.
+func (h *Host) reapOrphans() {
+	for {
+		pid, _, err := waitid(unix.P_ALL, 0, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT)
+		if err != nil || pid == 0 {
+			return
+		}
+		h.mu.Lock()
+		p := h.byPID[pid]
+		if p == nil {
+			if h.starting > 0 {
+				h.reapAgain = true
+				h.mu.Unlock()
+				return
+			}
+			_, _, err = waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+		}
+		h.mu.Unlock()
+		if p != nil && !p.look(nil) {
+			return
+		}
+		if err != nil && !errors.Is(err, unix.ECHILD) {
+			return
+		}
+	}
+}
+
+func (h *Host) beginStart() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return ErrClosed
+	}
+	h.starting++
+	return nil
+}
+
+func (h *Host) endStart() {
+	h.mu.Lock()
+	h.starting--
+	again := h.starting == 0 && h.reapAgain
+	if again {
+		h.reapAgain = false
+	}
+	h.mu.Unlock()
+	if again {
+		h.wakeUp()
+	}
+}
+
+// add makes p known and watches its pidfd. Edge triggered: one event when it
+// ends, one more when somebody else's zombie is reaped.
+func (h *Host) add(p *Process) error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return ErrClosed
+	}
+	for {
+		h.lastSlot++
+		if _, used := h.slots[h.lastSlot]; !used {
+			break
+		}
+	}
+	p.slot = h.lastSlot
+	h.slots[p.slot] = p
+	h.byPID[p.id.PID] = p
+	h.mu.Unlock()
+	if err := h.watch(p.fd, unix.EPOLLIN|unix.EPOLLET, p.slot, readyPidfd); err != nil {
+		h.forget(p)
+		return err
+	}
+	return nil
+}
+
+func (h *Host) forget(p *Process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.slots, p.slot)
+	delete(h.polled, p)
+	h.unnumber(p)
+}
+
+// unnumber takes p out of byPID, where a later process may have its pid.
+func (h *Host) unnumber(p *Process) {
+	if h.byPID[p.id.PID] == p {
+		delete(h.byPID, p.id.PID)
+	}
+}
+
+func (h *Host) managed(pid int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, is := h.byPID[pid]
+	return is
+}
+
+// Release removes the cgroup of name once nothing is in it; without one it does
+// nothing.
+func (h *Host) Release(name string) error {
+	if h.cgroups == nil || name == "" {
+		return nil
+	}
+	return h.cgroups.remove(name)
+}
+
+// Find returns what lives and carries marker ("KEY=value") in its environment,
+// leaders of a session first, then by age.
+func (h *Host) Find(marker string) []Identity {
+	if !strings.Contains(marker, "=") {
+		return nil
+	}
+	snap, err := h.scans.take()
+	if err != nil {
+		return nil
+	}
+	return h.identities(snap, marker)
+}
