@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"iter"
+	"runtime/debug"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/client"
+	"github.com/perdure/perdure/internal/cli"
+	"github.com/perdure/perdure/internal/config"
+	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/server"
+	"github.com/perdure/perdure/internal/supervisor"
+)
+
+// version is set by the linker (-X main.version=1.2.3); otherwise the build's
+// own module version or revision is told.
+var version string //ok: set by the linker, never written at run time
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "devel-" + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return "devel"
+}
+
+// seams joins the commands to the parts of Perdure.
+func seams() cli.Seams {
+	v := buildVersion()
+	return cli.Seams{
+		Version:      v,
+		Dial:         dial,
+		StateDir:     server.StateDir,
+		SocketPath:   server.SocketPath,
+		Running:      server.Running,
+		Serve:        func(ctx context.Context, o cli.ServeOptions, started func(cli.Started)) (int, error) { return serve(ctx, v, o, started) },
+		Supervisor:   func(args []string) int { return supervisor.Main(args, v) },
+		Find:         config.Find,
+		LoadConfig:   loadConfig,
+		Schema:       config.Schema,
+		Presets:      definition.Presets,
+		Preset:       definition.Preset,
+		Complete:     func(d api.Definition) api.Definition { return definition.Redact(definition.Fill(d)) },
+		NeedsRestart: definition.NeedsRestart,
+	}
+}
+
+// connection gives *client.Client the shape that the commands ask for.
+type connection struct{ *client.Client }
+
+// FollowEvents follows without options: it connects again after a loss.
+func (c connection) FollowEvents(ctx context.Context, q api.EventQuery) iter.Seq2[api.Event, error] {
+	return c.Client.FollowEvents(ctx, q)
+}
+
+func dial(o cli.DialOptions) (cli.Client, error) {
+	c, err := client.New(client.Options{Socket: o.Socket, URL: o.URL, Token: o.Token})
+	if err != nil {
+		return nil, err
+	}
+	return connection{c}, nil
+}
+
+func serve(ctx context.Context, version string, o cli.ServeOptions, started func(cli.Started)) (int, error) {
+	return server.Run(ctx, server.Options{
+		Files: o.Files, Only: o.Only, Definitions: o.Ephemeral, StateDir: o.StateDir,
+		Listen: o.Listen, TokenFile: o.TokenFile, Logger: o.Logger, Version: version,
+	}, func(s *server.Server) {
+		started(cli.Started{Socket: server.SocketPath(o.StateDir), Hurry: s.Hurry})
+	})
+}
+
+func loadConfig(files []string) (api.Config, []api.Finding, error) {
+	cfg, findings, err := config.Load(files, config.LoadOptions{})
+	if err != nil || cfg == nil {
+		return api.Config{}, findings, err
+	}
+	return api.Config{Files: cfg.Files, Definitions: cfg.Definitions, Settings: cfg.Settings}, findings, nil
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perdure/perdure/internal/cli/host"
+)
+
+// cmdSupervisor is what the server starts. Its arguments are its own.
+func (a *app) cmdSupervisor() *cobra.Command {
+	return &cobra.Command{
+		Use: "supervisor", Hidden: true, Short: "The supervisor; started by the server", DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if code := a.seams.Supervisor(args); code != 0 {
+				return &codeError{code: code}
+			}
+			return nil
+		},
+	}
+}
+
+// cmdServer is what `up -d` starts, and what a service manager or a container
+// may start: a server without a terminal.
+func (a *app) cmdServer() *cobra.Command {
+	var listen string
+	var report bool
+	cmd := &cobra.Command{
+		Use: "server [NAME...]", Hidden: true, Short: "A server without a terminal; started by up -d",
+		RunE: func(cmd *cobra.Command, args []string) error { return a.server(cmd.Context(), args, listen, report) },
+	}
+	cmd.Flags().StringVar(&listen, "listen", "", "answer the API on a TCP address too")
+	cmd.Flags().BoolVar(&report, "report", false, "tell the starter on file descriptor 3")
+	addFiles(a, cmd, "f")
+	return cmd
+}
+
+// server runs a server until everything is stopped. A signal stops everything,
+// a second one kills.
+func (a *app) server(parent context.Context, names []string, listen string, report bool) error {
+	var r *host.Report
+	if report {
+		r = host.NewReport() // before anything is started, so that nobody inherits it
+	}
+	o, err := a.serveOptions(names, listen)
+	if err != nil {
+		return errors.Join(err, r.Fail(err))
+	}
+	level := slog.LevelInfo
+	if a.flags.verbose {
+		level = slog.LevelDebug
+	}
+	o.Logger = slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: level})).With("part", "server")
+	signals, stopSignals := a.signals()
+	defer stopSignals()
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	w := signalWatch{signals: signals, stop: cancel, started: make(chan Started, 1), over: make(chan struct{})}
+	var watching sync.WaitGroup
+	watching.Go(w.run)
+	code, err := a.seams.Serve(ctx, o, func(s Started) {
+		w.started <- s
+		if err := r.Ready(s.Socket); err != nil {
+			o.Logger.Warn("Cannot tell the starter", "error", err)
+		}
+	})
+	close(w.over)
+	watching.Wait()
+	if err != nil {
+		// After Ready the report is over, and Fail tells nobody any more.
+		return errors.Join(served{code, err}.result(), r.Fail(err))
+	}
+	return served{code, nil}.result()
+}
+
+// signalWatch turns signals to a server without a terminal into stops.
+type signalWatch struct {
+	signals <-chan os.Signal
+	stop    func()
+	started chan Started
+	over    chan struct{} // closed when the server has ended
+}
+
+// run returns when the server has ended.
+func (w *signalWatch) run() {
+	hurry := func() {} // until it answers; the first signal has cancelled its start
+	asked := false
+	for {
+		select {
+		case s := <-w.started:
+			hurry = s.Hurry
+		case <-w.signals:
+			if asked {
+				hurry()
+			}
+			asked = true
+			w.stop()
+		case <-w.over:
+			return
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/perdure/perdure/api"
+)
+
+// Client is what the commands ask of a running Perdure; *client.Client does it.
+type Client interface {
+	Info(ctx context.Context) (api.Info, error)
+	Processes(ctx context.Context, globs ...string) ([]api.Process, error)
+	Process(ctx context.Context, name string) (api.Process, error)
+	Definition(ctx context.Context, name string) (api.Definition, error)
+	Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error)
+	Wait(ctx context.Context, name string, req api.WaitRequest) (api.Process, error)
+	Events(ctx context.Context, q api.EventQuery) (api.EventPage, error)
+	FollowEvents(ctx context.Context, q api.EventQuery) iter.Seq2[api.Event, error]
+	Logs(ctx context.Context, q api.LogQuery) iter.Seq2[api.LogLine, error]
+	Reload(ctx context.Context) (api.ReloadResult, error)
+	Config(ctx context.Context) (api.Config, error)
+	Doctor(ctx context.Context) ([]api.Finding, error)
+	Shutdown(ctx context.Context, timeout time.Duration) error
+}
+
+// DialOptions say where a running Perdure is reached: by Socket or by URL.
+type DialOptions struct{ Socket, URL, Token string }
+
+// ServeOptions say what a server in this process keeps alive.
+type ServeOptions struct {
+	Files     []string
+	StateDir  string
+	Listen    string
+	TokenFile string
+	Logger    *slog.Logger
+	// Ephemeral are definitions without a file (`perdure run`).
+	Ephemeral []api.Definition
+	// Only, when set, starts these processes and what they depend on, and no other.
+	Only []string
+}
+
+// Started tells of a server that answers.
+type Started struct {
+	Socket string
+	// Hurry kills whatever still lives, and returns when it is gone.
+	Hurry func()
+}
+
+// Seams are the parts of Perdure that the commands reach into. They stand
+// together here so that the commands can be tested without them.
+type Seams struct {
+	Version string
+	Dial    func(o DialOptions) (Client, error)
+	// StateDir finds the state directory; SocketPath is where the API is in it.
+	StateDir   func(files []string, dir, flag string) (string, error)
+	SocketPath func(stateDir string) string
+	// Running tells which parts of a state directory are alive; 0 means none.
+	Running func(stateDir string) (serverPID, supervisorPID int)
+	// Serve runs a server until everything is stopped. The end of ctx stops
+	// everything in reverse order. Started is called once the API answers.
+	Serve func(ctx context.Context, o ServeOptions, started func(Started)) (exitCode int, err error)
+	// Supervisor is the hidden `perdure supervisor`.
+	Supervisor func(args []string) int
+	// Find finds the configuration file of dir or of one above it.
+	Find func(dir string) (string, error)
+	// LoadConfig reads files without starting anything.
+	LoadConfig func(files []string) (api.Config, []api.Finding, error)
+	Schema     func() []byte
+	Presets    func() []string
+	Preset     func(name string) (api.Definition, error)
+	// Complete fills in the defaults of a definition and hides its secrets.
+	Complete func(d api.Definition) api.Definition
+	// NeedsRestart says whether a change is one that a running program cannot follow.
+	NeedsRestart func(old, changed api.Definition) bool
+}
