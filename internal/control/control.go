@@ -49,6 +49,8 @@ type Info struct {
 	Build     string    `json:"build"`
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at"`
+	// Journal is the random name of the journal, which a reader keeps with its place.
+	Journal string `json:"journal"`
 	// LastSeq is the sequence number of the last journal entry.
 	LastSeq uint64 `json:"last_seq"`
 	// Notes are what doctor should know, such as "cgroup v2 is not writable: …".

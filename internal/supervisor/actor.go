@@ -121,7 +121,7 @@ func (a *actor) step(in supervise.Input) error {
 		}
 		next = append(next, a.commit(r)...)
 	}
-	a.sup.tree.changed(a.who.name, a.spec, a.state)
+	a.sup.tree.changed(a.who.name, a.state)
 	return nil
 }
 
@@ -303,7 +303,12 @@ func (a *actor) forget() error {
 	}
 	a.gone = true
 	a.close()
-	a.sup.host.release(a.who.name)
+	if err := a.sup.out.remove(a.who.name); err != nil {
+		a.sup.o.Logger.Warn("Cannot remove the log", "process", a.who.name, "error", err)
+	}
+	if err := a.sup.host.release(a.who.name); err != nil {
+		a.sup.o.Logger.Warn("Cannot remove the cgroup", "process", a.who.name, "error", err)
+	}
 	a.sup.dropped(a.who.name)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -55,6 +56,9 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 	for _, a := range begin {
 		a.post(message{do: (*actor).autostart})
 	}
+	if req.Boot {
+		s.wakeOthers(given)
+	}
 	return res, nil
 }
 
@@ -88,7 +92,7 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 	what := unchanged
 	_, err := await(ctx, a, message{do: func(a *actor) error {
 		restart := definition.NeedsRestart(*a.def, *def)
-		if !restart && definition.Equal(*a.def, *def) {
+		if !restart && reflect.DeepEqual(*a.def, *def) {
 			return nil
 		}
 		what = changed
@@ -116,6 +120,23 @@ func (s *Supervisor) removeOthers(given map[string]bool, source string) []string
 		a.post(message{do: (*actor).remove})
 	}
 	return names
+}
+
+// wakeOthers starts, at a boot, those that came over the API before and are
+// wished to run.
+func (s *Supervisor) wakeOthers(given map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, a := range s.actors {
+		if !given[name] {
+			a.post(message{do: func(a *actor) error {
+				if a.state.Desired != api.DesiredRunning {
+					return nil
+				}
+				return a.step(supervise.Input{Kind: supervise.Start, Force: true})
+			}})
+		}
+	}
 }
 
 // autostart starts the process if its definition says so. One that was stopped

@@ -133,11 +133,8 @@ func (a *actor) ask(p *api.Probe, kind supervise.Kind, generation uint64) {
 	if p == nil {
 		return
 	}
-	spec := definition.ProbeSpec(*p)
-	spec.Name = a.who.name
-	spec.Immediate = kind == supervise.ReadyAnswer
-	spec.Exec = a.execProbe(*a.def)
-	stop := a.sup.probes.Start(spec, func(r probe.Result) {
+	spec := probe.Spec{Name: a.who.name, Probe: *p, Spread: kind == supervise.HealthAnswer, Exec: a.execProbe(*a.def)}
+	stop, err := a.sup.probes.Start(spec, func(r probe.Result) {
 		in := supervise.Input{Kind: kind, Generation: generation, Error: r.Detail}
 		switch r.Answer {
 		case probe.Yes:
@@ -149,6 +146,12 @@ func (a *actor) ask(p *api.Probe, kind supervise.Kind, generation uint64) {
 		}
 		a.tell(in)
 	})
+	if err != nil {
+		// The definition was checked, so this is a fault of ours: the deadline of
+		// the gate still holds, and health stays unknown.
+		a.sup.o.Logger.Error("Cannot ask a probe", "process", a.who.name, "error", err)
+		return
+	}
 	a.stops = append(a.stops, stop)
 }
 

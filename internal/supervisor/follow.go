@@ -17,6 +17,8 @@ import (
 // nobody read them in time: a reader never stands still and is never misled.
 func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
 	return func(yield func(control.Entry, error) bool) {
+		s.followers.Add(1)
+		defer s.followers.Done()
 		for {
 			next, again := s.follow(ctx, after, yield)
 			if !again {
@@ -34,7 +36,7 @@ func (s *Supervisor) follow(ctx context.Context, after uint64, yield func(contro
 		var gap *journal.GapError
 		switch {
 		case errors.As(err, &gap):
-			e := note(gap.First-1, "supervisor.journal_gap", map[string]any{"lost_from": after + 1, "lost_to": gap.First - 1})
+			e := note(gap.First-1, "supervisor.journal_gap", map[string]any{"after": after, "first": gap.First})
 			return gap.First - 1, yield(e, nil)
 		case err != nil:
 			yield(control.Entry{}, err)
@@ -70,4 +72,19 @@ func decode(f journal.Frame) (control.Entry, error) {
 		e.Record.Seq = f.Seq
 	}
 	return e, nil
+}
+
+// awaitFollowers waits until nobody follows the journal, at most for d.
+func (s *Supervisor) awaitFollowers(d time.Duration) {
+	none := make(chan struct{})
+	go func() {
+		s.followers.Wait()
+		close(none)
+	}()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-none:
+	case <-t.C:
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/flock"
+	"github.com/perdure/perdure/internal/sockpath"
 )
 
 // ExitLocked is the exit code of a supervisor that found another one in its
@@ -59,7 +60,7 @@ func serve(dir, build string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	l, err := control.Listen(SocketPath(dir))
+	l, err := sockpath.Listen(SocketPath(dir))
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
@@ -70,10 +71,12 @@ func serve(dir, build string, logger *slog.Logger) error {
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := control.Serve(ctx, l, s, control.ServeOptions{Logger: logger}); err != nil {
+		if err := control.Serve(ctx, l, s, control.ServeOptions{Log: logger}); err != nil {
 			logger.Error("The control socket failed", "error", err)
 		}
 	})
+	// The server waits for this line; nothing is ever written here again.
+	fmt.Println("ready")
 	for over := false; !over; {
 		select {
 		case <-signals:
@@ -82,11 +85,12 @@ func serve(dir, build string, logger *slog.Logger) error {
 			over = true
 		}
 	}
-	// Those who wait for the shutdown get their answer before the socket goes.
-	drain := time.AfterFunc(time.Second, cancel)
-	defer drain.Stop()
-	control.Quiesce(ctx, l)
+	// Who follows the journal gets its end before the socket goes.
+	s.awaitFollowers(followersPatience)
 	cancel()
 	wg.Wait()
 	return s.Close()
 }
+
+// followersPatience bounds the wait for followers after the end of everything.
+const followersPatience = 2 * time.Second

@@ -2,13 +2,15 @@ package supervisor
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/perdure/perdure/internal/flock"
@@ -60,17 +62,22 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	closers = append(closers, c.Close)
 	p := probe.NewRunner(probe.Options{})
-	closers = append(closers, p.Close)
+	closers = append(closers, func() error { p.Close(); return nil })
 
 	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, j, p)
 	s.closers, s.notes = closers, h.Notes()
+	if s.journalID, err = journalID(filepath.Join(o.Dir, "journal", "id")); err != nil {
+		return nil, err
+	}
 	if err := s.recover(ctx, j); err != nil {
 		return nil, err
 	}
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
-	if !report.Clean() {
-		data["journal_repaired"] = report.String()
-		o.Logger.Warn("The journal was repaired", "report", report.String())
+	for _, r := range report.Repairs {
+		o.Logger.Warn("The journal was repaired", "damage", r.String())
+	}
+	if len(report.Repairs) > 0 {
+		data["journal_repairs"] = report.Repairs
 	}
 	s.say("supervisor.started", data)
 	return s, nil
@@ -87,9 +94,28 @@ func (o Options) filled() Options {
 		o.Clock = func() supervise.Instant { return supervise.Instant(proc.Now()) }
 	}
 	if o.Roll == nil {
-		o.Roll = rand.Float64
+		o.Roll = mathrand.Float64
 	}
 	return o
+}
+
+// journalID returns the random name of a journal and gives it one at its
+// birth. Readers keep their place under it, so that a journal which was removed
+// and begun anew is not taken for the old one.
+func journalID(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	id := strings.ToLower(rand.Text())
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("cannot name the journal: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return "", fmt.Errorf("cannot name the journal: %w", err)
+	}
+	return id, nil
 }
 
 // cgroupName names the folder of this state directory's cgroups.
@@ -127,7 +153,7 @@ func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (pr
 	return a.h.Run(ctx, spec, maxOutput)
 }
 
-func (a hostAdapter) release(name string) { a.h.Release(name) }
+func (a hostAdapter) release(name string) error { return a.h.Release(name) }
 
 // captureAdapter makes outputs of a *logstore.Capture.
 type captureAdapter struct{ c *logstore.Capture }

@@ -22,7 +22,7 @@ type host interface {
 	// find returns what carries a marker in its environment and lives.
 	find(marker string) []proc.Identity
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
-	release(name string)
+	release(name string) error
 }
 
 // live is one process that has been started or adopted.
@@ -52,9 +52,10 @@ type log interface {
 	Delete(key string, payload []byte) (uint64, error)
 	Follow(ctx context.Context, after uint64) iter.Seq2[journal.Frame, error]
 	Ack(seq uint64) error
+	LastSeq() uint64
 }
 
 // prober asks probes.
 type prober interface {
-	Start(spec probe.Spec, report func(probe.Result)) (stop func())
+	Start(spec probe.Spec, report func(probe.Result)) (stop func(), err error)
 }

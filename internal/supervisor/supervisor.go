@@ -40,17 +40,19 @@ type Options struct {
 
 // Supervisor keeps a set of processes alive. It is safe for concurrent use.
 type Supervisor struct {
-	o       Options
-	host    host
-	out     outputs
-	log     log
-	probes  prober
-	tree    *tree
-	started time.Time
-	notes   []string
-	closers []func() error // in the order of opening
+	o         Options
+	host      host
+	out       outputs
+	log       log
+	probes    prober
+	tree      *tree
+	started   time.Time
+	notes     []string
+	journalID string
+	closers   []func() error // in the order of opening
 
-	running sync.WaitGroup // drains under way
+	running   sync.WaitGroup // drains under way
+	followers sync.WaitGroup // calls of Follow under way
 
 	mu       sync.Mutex
 	actors   map[string]*actor
@@ -76,7 +78,7 @@ var _ control.Supervisor = (*Supervisor)(nil)
 func (s *Supervisor) Info(context.Context) (control.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Notes: s.notes}
+	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.journalID, LastSeq: s.log.LastSeq(), Notes: s.notes}
 	for _, name := range slices.Sorted(maps.Keys(s.full)) {
 		info.Notes = append(info.Notes, "the journal cannot be written (last seen by "+name+"): starts wait until it can")
 		break
@@ -200,6 +202,19 @@ func (s *Supervisor) actor(name string) (*actor, error) {
 	}
 	return nil, api.Errorf(api.CodeNotFound, "cannot find process %q", name)
 }
+
+// post puts a message into the inbox of a process, if there is one of that name.
+func (s *Supervisor) post(name string, m message) {
+	s.mu.Lock()
+	a := s.actors[name]
+	s.mu.Unlock()
+	if a != nil {
+		a.post(m)
+	}
+}
+
+// forget has a process that is gone forgotten.
+func (s *Supervisor) forget(name string) { s.post(name, message{do: (*actor).forget}) }
 
 // dropped is called by an actor that has forgotten its process.
 func (s *Supervisor) dropped(name string) {
