@@ -1,0 +1,442 @@
+//go:build unix
+
+package logstore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// turn is how many bytes of one FIFO are moved before the next has its turn.
+	turn = 1 << 20
+	// firstPipe is the size of a FIFO on Linux (pipe(7)); lastPipe is what a busy
+	// one is grown to, the default limit of /proc/sys/fs/pipe-max-size.
+	firstPipe = 64 << 10
+	lastPipe  = 1 << 20
+	// fullTurns is how often a FIFO must be found full to be grown.
+	fullTurns = 8
+)
+
+// Sink stores the output of one process. All methods may be called from any
+// goroutine. An idle Sink takes no goroutine and few hundred bytes.
+type Sink struct {
+	c       *Capture
+	name    string
+	keepFor Retention
+	next    int64 // the offset behind the last byte; valid when w is nil
+
+	mu      sync.Mutex
+	w       *writer   // nil until the first byte
+	stash   [2][]byte // bytes that were read and could not be written; not used with splice
+	fifo    [2]int32
+	slot    uint32
+	full    [2]uint8 // how often in sequence the FIFO was found full
+	size    [2]uint8 // how often it was grown
+	failing bool
+	copying bool // the file system cannot splice
+	closed  bool
+}
+
+func fifoPath(runDir, name string, stream int) string {
+	if stream == 0 {
+		return filepath.Join(runDir, name+".out")
+	}
+	return filepath.Join(runDir, name+".err")
+}
+
+// openFIFO makes the FIFO where it does not exist and opens the capture's end.
+func openFIFO(path string) (int, error) {
+	made := unix.Mkfifo(path, 0o600)
+	if made != nil && made != unix.EEXIST {
+		return -1, fmt.Errorf("cannot make the FIFO %s: %w", path, made)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open the FIFO %s: %w", path, err)
+	}
+	if made == unix.EEXIST {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			unix.Close(fd)
+			return -1, fmt.Errorf("cannot use %s: it is not a FIFO (remove it)", path)
+		}
+	}
+	return fd, nil
+}
+
+// Hold keeps the FIFOs of a process alive without reading them, until closed.
+// While one process holds them, output that waits in them outlives a capture
+// and a child that are both killed.
+func Hold(runDir, name string) (stdout, stderr *os.File, err error) {
+	if err := checkName(name); err != nil {
+		return nil, nil, err
+	}
+	return openPair(func(i int) (*os.File, error) {
+		path := fifoPath(runDir, name, i)
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, fmt.Errorf("cannot hold the FIFO %s: %w", path, err)
+		}
+		// Without the non-blocking mode the runtime leaves it out of its poller.
+		if err := unix.SetNonblock(fd, false); err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("cannot hold the FIFO %s: %w", path, err)
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	})
+}
+
+func openPair(open func(int) (*os.File, error)) (a, b *os.File, err error) {
+	if a, err = open(0); err != nil {
+		return nil, nil, err
+	}
+	if b, err = open(1); err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+// ChildEnds opens the ends for one generation of the process: blocking, for
+// reading and writing. The caller closes them after the start.
+func (s *Sink) ChildEnds() (stdout, stderr *os.File, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, ErrClosed
+	}
+	return openPair(func(i int) (*os.File, error) {
+		path := fifoPath(s.c.o.RunDir, s.name, i)
+		fd, err := openChildEnd(path, int(s.fifo[i]))
+		if err != nil {
+			return nil, fmt.Errorf("cannot open the output of %q: %w", s.name, err)
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	})
+}
+
+// Configure changes the retention; it holds from the next byte on.
+func (s *Sink) Configure(r Retention) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepFor = r.normal()
+}
+
+// serve moves one turn of a stream. Called by the capture's loop.
+func (s *Sink) serve(stream int) {
+	s.mu.Lock()
+	if s.closed || s.failing {
+		s.mu.Unlock()
+		return
+	}
+	_, err := s.pump(stream, turn)
+	if err != nil {
+		s.pause(true)
+	}
+	s.mu.Unlock()
+	s.tell(err)
+}
+
+// pause stops or goes on to watch the FIFOs. Called with the lock.
+func (s *Sink) pause(on bool) {
+	s.failing = on
+	for i, fd := range s.fifo {
+		s.c.poll.pause(int(fd), s.slot, i, on)
+	}
+}
+
+// tell reports an error that began an episode. Called without the lock.
+func (s *Sink) tell(err error) {
+	if err == nil {
+		return
+	}
+	s.c.fail(s)
+	s.c.report(s.name, fmt.Errorf("cannot store the output of %q (it waits): %w", s.name, err))
+}
+
+// again tries to store what failed.
+func (s *Sink) again() {
+	s.mu.Lock()
+	if s.closed || !s.failing {
+		s.mu.Unlock()
+		return
+	}
+	err := s.drain()
+	if err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.pause(false)
+	s.mu.Unlock()
+	s.c.recovered(s)
+	s.c.report(s.name, nil)
+}
+
+// pump moves at most limit bytes of a stream into the segment. Called with the
+// lock.
+func (s *Sink) pump(stream int, limit int64) (int64, error) {
+	now := nowMicros()
+	w, err := s.ready(now)
+	if err != nil {
+		return 0, err
+	}
+	tag := tagStdout + uint16(stream)
+	if err := w.mark(tag, now); err != nil {
+		return 0, err
+	}
+	limit = max(1, min(limit, 2*s.keepFor.MaxSize-w.size()))
+	n, err := s.move(stream, w, limit)
+	if n > 0 {
+		w.off += n
+		w.end[stream] = w.off
+		w.open = true
+	}
+	s.grow(stream, n)
+	if err != nil {
+		return n, fmt.Errorf("cannot write a log: %w", err)
+	}
+	return n, nil
+}
+
+// ready returns the writer for the next byte, after opening or rotating.
+func (s *Sink) ready(micros int64) (*writer, error) {
+	if s.w == nil {
+		w, err := openWriter(s.dir(), s.next)
+		if err != nil {
+			return nil, err
+		}
+		s.w = w
+		if len(w.closed) > 0 {
+			return w, s.closedOne()
+		}
+		return w, nil
+	}
+	if s.w.due(s.keepFor, micros) || s.w.lost(micros) {
+		return s.w, s.rotate()
+	}
+	return s.w, nil
+}
+
+func (s *Sink) rotate() error {
+	if err := s.w.begin(s.w.base + s.w.off); err != nil {
+		return err
+	}
+	return s.closedOne()
+}
+
+// closedOne does what is owed after a segment was closed.
+func (s *Sink) closedOne() error {
+	if err := s.w.prune(s.keepFor); err != nil {
+		return err
+	}
+	if s.keepFor.Compress && len(s.w.closed) > 0 {
+		s.c.keep.pack(s.name, s.w.dir)
+	}
+	return nil
+}
+
+func (s *Sink) dir() string { return filepath.Join(s.c.o.LogDir, s.name) }
+
+// grow enlarges a FIFO that is found full again and again. A system that
+// refuses is asked no more.
+func (s *Sink) grow(stream int, n int64) {
+	if n < firstPipe<<(2*s.size[stream]) {
+		s.full[stream] = 0
+		return
+	}
+	if s.full[stream]++; s.full[stream] < fullTurns || firstPipe<<(2*s.size[stream]) >= lastPipe {
+		s.full[stream] = min(s.full[stream], fullTurns)
+		return
+	}
+	s.size[stream]++
+	s.full[stream] = 0
+	if setPipeSize(int(s.fifo[stream]), firstPipe<<(2*s.size[stream])) != nil {
+		s.size[stream] = 2 // the greatest step
+	}
+}
+
+// Drain stores everything that is in the FIFOs now, and marks the end of a
+// generation: a last line without an end becomes a line. It is called when the
+// process is proven gone, before its exit is told. On an error the bytes stay in
+// the FIFO and are stored later.
+func (s *Sink) Drain() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	begins := !s.failing
+	err := s.drain()
+	if err == nil && s.w != nil && s.w.open {
+		if err = s.w.mark(tagBreak, nowMicros()); err == nil {
+			s.w.open = false
+		}
+	}
+	begins = begins && err != nil
+	if begins {
+		s.pause(true)
+	}
+	s.mu.Unlock()
+	if begins {
+		s.tell(err)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot store the last output of %q (it is kept in the FIFO): %w", s.name, err)
+	}
+	return nil
+}
+
+// drain moves as many bytes as wait at its beginning: one that still writes
+// cannot hold it.
+func (s *Sink) drain() error {
+	for stream, fd := range s.fifo {
+		left, err := unix.IoctlGetInt(int(fd), fionread)
+		if err != nil {
+			return fmt.Errorf("cannot ask a FIFO: %w", err)
+		}
+		left += len(s.stash[stream])
+		for left > 0 {
+			n, err := s.pump(stream, int64(left))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
+			left -= int(n)
+		}
+	}
+	return nil
+}
+
+// Rotate closes the segment that is written, if it has any byte.
+func (s *Sink) Rotate() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if s.w == nil {
+		w, err := openWriter(s.dir(), s.next)
+		if err != nil {
+			return err
+		}
+		s.w = w
+	}
+	if s.w.off == 0 {
+		return nil
+	}
+	return s.rotate()
+}
+
+// Reopen looks again for the files, for when another program moved or removed
+// them. No byte is lost.
+func (s *Sink) Reopen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.release()
+	return nil
+}
+
+// release closes the writer; the next byte opens one.
+func (s *Sink) release() {
+	if s.w != nil {
+		s.next = s.w.base + s.w.off
+		s.w.close()
+		s.w = nil
+	}
+}
+
+// age closes the segment and removes closed ones when they are too old.
+func (s *Sink) age() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.keepFor.MaxAge == 0 {
+		return nil
+	}
+	now := time.Now()
+	if s.w != nil && s.w.due(s.keepFor, now.UnixMicro()) {
+		if err := s.rotate(); err != nil {
+			return err
+		}
+	}
+	return removeOld(s.dir(), now.Add(-s.keepFor.MaxAge))
+}
+
+// Close ends the capture of this process. Its FIFOs and files stay.
+func (s *Sink) Close() error {
+	s.c.mu.Lock()
+	s.c.forgetLocked(s)
+	s.c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	for _, fd := range s.fifo {
+		s.c.poll.remove(int(fd))
+	}
+	err := s.flushStash()
+	s.release()
+	s.closeFIFOs(2)
+	return err
+}
+
+// flushStash stores what a copying capture has read already.
+func (s *Sink) flushStash() error {
+	var err error
+	for stream := range s.stash {
+		for len(s.stash[stream]) > 0 && err == nil {
+			_, err = s.pump(stream, int64(len(s.stash[stream])))
+		}
+	}
+	return err
+}
+
+func (s *Sink) closeFIFOs(n int) {
+	for _, fd := range s.fifo[:n] {
+		unix.Close(int(fd))
+	}
+}
+
+// copyBlock is how much a capture that cannot splice takes at once.
+const copyBlock = 64 << 10
+
+// copyTo moves by read and write, for systems and files that cannot splice.
+// What was read and cannot be written is kept until it can.
+func (s *Sink) copyTo(stream int, w *writer, limit int64) (int64, error) {
+	if len(s.stash[stream]) == 0 {
+		b := make([]byte, min(limit, copyBlock))
+		n, err := unix.Read(int(s.fifo[stream]), b)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		s.stash[stream] = b[:n]
+	}
+	b := s.stash[stream]
+	n, err := pwrite(w.log, b, w.off)
+	if n < 0 {
+		n = 0
+	}
+	if err == nil && n < len(b) {
+		err = unix.ENOSPC
+	}
+	if s.stash[stream] = b[n:]; len(b) == n {
+		s.stash[stream] = nil
+	}
+	return int64(n), err
+}
