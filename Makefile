@@ -42,7 +42,7 @@ docs: ## Write the generated pages of docs/ and the golden files again
 	scripts/docs.sh
 
 bench: build ## Measure Perdure, its peers and the floor, in less than five minutes
-	cd bench && $(GO) run . -quick -perdure $(BIN)/perdure
+	$(GO) run ./bench -quick -perdure $(BIN)/perdure
 
 soak: ## Long random histories, long fuzzing, hours of chaos (stop it when you have enough)
 	PERDURE_HISTORIES=1000000 $(GO) test -count=1 -timeout 12h ./internal/supervise

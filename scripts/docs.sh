@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mapfile -t packages < <(git ls-files -co --exclude-standard '*_test.go' |
-	xargs -r grep -lE 'flag\.Bool(Var)?\(.*"update"' | grep -vE '^(bench|tools)/' | xargs -rn1 dirname | sort -u)
+	xargs -r grep -lE 'flag\.Bool(Var)?\(.*"update"' | grep -vE '^tools/' | xargs -rn1 dirname | sort -u)
 for package in "${packages[@]}"; do
 	go test -count=1 "./$package" -update
 done
