@@ -129,15 +129,19 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (*lineReader, error) 
 	if err := sockpath.CheckPeer(conn); err != nil {
 		return nil, api.Errorf(api.CodeDenied, "cannot trust the supervisor's socket %s: %v", c.path, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	_ = conn.SetDeadline(time.Now().Add(helloTimeout)) // a failure shows below
 	line, err := encodeLine(hello{Version: Version})
-	if err == nil {
-		_, err = conn.Write(line)
+	if err != nil {
+		return nil, err
 	}
+	_ = conn.SetDeadline(time.Now().Add(helloTimeout)) // a failure shows below
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	// A peer that hangs up at once may still have said why, so the answer is
+	// read even if the write has failed.
+	_, writeErr := conn.Write(line)
 	lines := newLineReader(conn, MaxLine)
-	if err == nil {
-		line, err = lines.next()
+	line, err = lines.next()
+	if err != nil && writeErr != nil {
+		err = writeErr
 	}
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -165,6 +169,10 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (*lineReader, error) 
 func unavailable(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return contextError(cause)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // without the name under which the socket was bound
 	}
 	return api.Errorf(api.CodeUnavailable, "cannot reach the supervisor: %v", err)
 }

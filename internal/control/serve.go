@@ -35,13 +35,16 @@ const (
 	partingTime = time.Second
 )
 
+// maxHello is the longest first line in bytes.
+const maxHello = 4096
+
 // Serve answers on l for sup until ctx ends, and then returns nil once every
 // connection is closed and every request has returned; requests under way have
 // their context ended, and their answers are still sent. It closes l. Peers that
 // belong neither to this user nor to root are turned away.
 func Serve(ctx context.Context, l net.Listener, sup Supervisor, o ServeOptions) error {
 	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+		o.Log = discard()
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 64
@@ -78,6 +81,8 @@ func Serve(ctx context.Context, l net.Listener, sup Supervisor, o ServeOptions) 
 	}
 }
 
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // accept waits out a shortage of descriptors, which passes.
 func accept(ctx context.Context, l net.Listener, log *slog.Logger) (net.Conn, error) {
 	for {
@@ -112,9 +117,19 @@ func (c *serverConn) serve(ctx context.Context) error {
 	defer func() { _ = c.conn.Close() }()
 	if err := sockpath.CheckPeer(c.conn); err != nil {
 		denied := api.Errorf(api.CodeDenied, "cannot use the control socket: %v", err)
+		// Its first line is taken before the answer: a socket that is closed with
+		// bytes unread loses what was sent to the other end.
+		_ = c.conn.SetReadDeadline(time.Now().Add(partingTime))
+		_, _ = newLineReader(c.conn, maxHello).next()
 		c.refuse(denied)
 		return denied
 	}
+	return c.serveRequests(ctx)
+}
+
+// serveRequests answers a peer that may ask.
+func (c *serverConn) serveRequests(ctx context.Context) error {
+	defer func() { _ = c.conn.Close() }()
 	connCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	_ = c.conn.SetReadDeadline(time.Now().Add(helloTimeout)) // a failure shows at the read
@@ -155,7 +170,7 @@ func (c *serverConn) serve(ctx context.Context) error {
 }
 
 func (c *serverConn) greet(ctx context.Context, lines *lineReader) error {
-	lines.limit = 4096
+	lines.limit = maxHello
 	var h hello
 	if err := c.read(lines, &h); err != nil {
 		if errors.Is(err, io.EOF) {

@@ -132,12 +132,11 @@ func (j *Journal) write(b []byte) (off int64, err error) {
 		return 0, fmt.Errorf("cannot write the journal: %w", err)
 	}
 	g := j.newest()
-	if n, err := j.file.WriteAt(b, g.size); err != nil {
-		if n > 0 {
-			// Taken back so that the file ends with a whole frame again; a
-			// failure here costs nothing, see above.
-			_ = j.file.Truncate(g.size)
-		}
+	if _, err := j.file.WriteAt(b, g.size); err != nil {
+		// A part may have been written (WriteAt does not tell how much before an
+		// error). It is taken back so that the file ends with a whole frame; a
+		// failure of that costs nothing, see above.
+		_ = j.file.Truncate(g.size)
 		return 0, fmt.Errorf("cannot write the journal: %w", err)
 	}
 	off = g.size

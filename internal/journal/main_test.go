@@ -12,14 +12,16 @@ import (
 	"go.uber.org/goleak"
 )
 
-// helperEnv makes the test binary play a process of its own: "write DIR" or
-// "limit DIR".
+// helperEnv makes the test binary play a process of its own: "write DIR", "some
+// DIR" or "limit DIR".
 const helperEnv = "PERDURE_JOURNAL_HELPER"
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(helperEnv) {
 	case "write":
 		os.Exit(helperWrite(os.Args[1]))
+	case "some":
+		os.Exit(helperSome(os.Args[1]))
 	case "limit":
 		os.Exit(helperLimit(os.Args[1]))
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -240,9 +241,15 @@ func orDefault(d, def time.Duration) time.Duration {
 
 // spread returns a part of span that depends on name alone.
 func spread(name string, span time.Duration) time.Duration {
-	h := fnv.New32a()
+	h := fnv.New64a()
 	_, _ = h.Write([]byte(name)) // never fails (hash.Hash)
-	return time.Duration(uint64(h.Sum32()) * uint64(span) >> 32)
+	// FNV leaves the high bits of short names alike; this mixes them
+	// (the finalizer of MurmurHash3).
+	x := h.Sum64()
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	hi, _ := bits.Mul64(x^x>>33, uint64(span))
+	return time.Duration(hi)
 }
 
 func newAsker(spec Spec) (asker, error) {

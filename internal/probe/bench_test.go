@@ -1,0 +1,86 @@
+//go:build unix
+
+package probe
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/perdure/perdure/api"
+)
+
+// TestServeForBenchmark is no test: BenchmarkHTTP runs it in a process of its
+// own, so that only the prober's CPU is counted.
+func TestServeForBenchmark(t *testing.T) {
+	if os.Getenv("PERDURE_PROBE_SERVER") == "" {
+		t.Skip("only for BenchmarkHTTP")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stdout.WriteString("at " + l.Addr().String() + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 4096)
+		_, _ = conn.Read(buf) // the request is short; what it says does not matter
+		_, _ = conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{\"status\":\"healthy\"}"))
+		_ = conn.Close()
+	}
+}
+
+func BenchmarkHTTP(b *testing.B) {
+	cmd := exec.CommandContext(b.Context(), os.Args[0], "-test.run=TestServeForBenchmark$")
+	cmd.Env = append(os.Environ(), "PERDURE_PROBE_SERVER=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	var address string
+	for lines := bufio.NewScanner(out); address == "" && lines.Scan(); {
+		address, _ = strings.CutPrefix(lines.Text(), "at ")
+	}
+	for name, fields := range map[string]map[string]any{"status": nil, "json": {"status": "healthy"}} {
+		b.Run(name, func(b *testing.B) {
+			a, err := newHTTP(api.HTTPProbe{URL: "http://" + address + "/health", JSON: fields})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			before := cpuTime(b)
+			for b.Loop() {
+				ctx, cancel := context.WithTimeout(b.Context(), 5*time.Second)
+				if answer, detail := a.ask(ctx); answer != Yes {
+					b.Fatal(detail)
+				}
+				cancel()
+			}
+			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
+		})
+	}
+}
+
+// cpuTime is what this process has used so far, user and system (getrusage(2)).
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
