@@ -140,7 +140,7 @@ func numbered(before string, n int) string {
 }
 
 func join(text, why string) string {
-	if why = strings.Join(strings.Fields(Clean(why, false)), " "); why == "" {
+	if why = oneLine(why); why == "" {
 		return text
 	}
 	return text + ": " + why

@@ -68,7 +68,7 @@ func Why(now time.Time, p *api.Process) string {
 	if why == "" {
 		why = lastWhy(p)
 	}
-	why = strings.Join(strings.Fields(Clean(why, false)), " ")
+	why = oneLine(why)
 	if p.NextStart == nil {
 		return why
 	}
@@ -82,6 +82,9 @@ func Why(now time.Time, p *api.Process) string {
 	}
 	return why + " (" + next + ")"
 }
+
+// oneLine makes text of any origin one line that is safe for a terminal.
+func oneLine(text string) string { return Clean(strings.Join(strings.Fields(text), " "), false) }
 
 // lastWhy is for a record without a sentence of its own.
 func lastWhy(p *api.Process) string {

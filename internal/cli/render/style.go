@@ -25,7 +25,7 @@ const (
 	sgrBold   = "1"
 	sgrDim    = "2"
 	sgrRed    = "38;5;167"
-	sgrGreen  = "38;5;71"
+	sgrGreen  = "38;5;28"
 	sgrYellow = "38;5;136"
 	sgrBlue   = "38;5;68"
 )
@@ -77,7 +77,7 @@ func stateSGR(state api.State) string {
 // nameColours returns numbers of the 256-colour palette (xterm). Each has a
 // contrast of at least 3:1 to black and to white.
 func nameColours() []int {
-	return []int{33, 71, 133, 136, 166, 68, 169, 31, 98, 131, 65, 172}
+	return []int{33, 29, 133, 136, 166, 68, 169, 31, 98, 131, 65, 130}
 }
 
 // Names gives each process name a colour of its own for as long as there are

@@ -147,7 +147,7 @@ func Clean(line string, keepColour bool) string {
 
 func isControl(r rune) bool { return r < 0x20 || (r >= 0x7f && r < 0xa0) }
 
-// Duration returns d for people: "820ms", "4.2s", "3m12s", "5h04m", "3d07h".
+// Duration returns d for people: "820ms", "4.2s", "3m12s", "5h04m", "3d07h", "2m".
 // A negative duration is shown as "0s".
 func Duration(d time.Duration) string {
 	switch {
@@ -162,12 +162,19 @@ func Duration(d time.Duration) string {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+		return twoUnits(int(d.Minutes()), "m", int(d.Seconds())%60, "s")
 	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+		return twoUnits(int(d.Hours()), "h", int(d.Minutes())%60, "m")
 	default:
-		return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
+		return twoUnits(int(d.Hours())/24, "d", int(d.Hours())%24, "h")
 	}
+}
+
+func twoUnits(big int, bigUnit string, small int, smallUnit string) string {
+	if small == 0 {
+		return fmt.Sprintf("%d%s", big, bigUnit)
+	}
+	return fmt.Sprintf("%d%s%02d%s", big, bigUnit, small, smallUnit)
 }
 
 // Bytes returns a size with a binary unit: "512 B", "1.4 MiB".
