@@ -180,7 +180,10 @@ func texts(list []got) string {
 	return b.String()
 }
 
-func equal(t testing.TB, have, want string) {
+func equal(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, have, want string) {
 	t.Helper()
 	if have != want {
 		t.Fatalf("have:\n%swant:\n%s", have, want)

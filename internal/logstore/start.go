@@ -176,6 +176,9 @@ type scan struct {
 
 func (s *scan) done() bool { return s.place >= 0 && s.open[0] >= 0 && s.open[1] >= 0 }
 
+// known says that nothing more is to be learnt from a stream.
+func (s *scan) known(st int) bool { return s.place >= 0 && s.open[st] >= 0 }
+
 // newline takes a newline of a stream, which is behind offset at-1.
 func (s *scan) newline(st int, at int64) {
 	if s.place < 0 && s.want[st] {
@@ -269,14 +272,17 @@ func (r *reader) backPlain(g *openSegment, end int64, s *scan) error {
 
 // backRun meets the newlines in [lo, hi) of a segment from the last to the first.
 func backRun(g *openSegment, st int, lo, hi int64, s *scan, buf []byte) error {
-	for hi > lo && !s.done() {
+	for hi > lo && !s.known(st) {
+		if s.place >= 0 && g.base+hi < s.low {
+			return nil
+		}
 		from := max(lo, hi-int64(len(buf)))
 		n, err := g.file.ReadAt(buf[:hi-from], from)
 		if err != nil && err != io.EOF {
 			return err
 		}
 		b := buf[:n]
-		for !s.done() {
+		for !s.known(st) {
 			i := bytes.LastIndexByte(b, '\n')
 			if i < 0 {
 				break
