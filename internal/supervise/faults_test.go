@@ -6,26 +6,38 @@ import (
 	"github.com/perdure/perdure/api"
 )
 
-// instead returns the real engine with another function in place of one rule.
+// engine is Step, or Step with a fault.
+type engine func(Spec, State, Input) Result
+
+// faulty is Step with other parts.
+func faulty(fresh func(*State, *Input) bool, run func(rule, *machine)) engine {
+	return func(sp Spec, s State, in Input) Result {
+		m := begin(&sp, &s, &in)
+		if !fresh(&m.s, &in) {
+			return Result{State: m.s}
+		}
+		m.enter()
+		run(ruleOf(m.s.State, in.Kind), &m)
+		return m.result(&s)
+	}
+}
+
+// instead is Step with another function in place of one rule.
 func instead(of rule, do func(*machine)) engine {
-	e := realEngine()
-	e.run = func(r rule, m *machine) {
+	return faulty(fresh, func(r rule, m *machine) {
 		if r == of {
 			do(m)
 			return
 		}
 		run(r, m)
-	}
-	return e
+	})
 }
 
-// staleTaken takes inputs of one kind that the real engine drops as stale.
+// staleTaken is Step that takes inputs of one kind that Step itself drops as stale.
 func staleTaken(k Kind) engine {
-	e := realEngine()
-	e.fresh = func(s *State, in *Input) bool {
+	return faulty(func(s *State, in *Input) bool {
 		return in.Kind == k && (k != TimerFired || in.Timer < NumTimers) || fresh(s, in)
-	}
-	return e
+	}, run)
 }
 
 // TestKnownFaultsAreCaught builds faults into the machine that real supervisors

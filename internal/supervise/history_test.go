@@ -271,7 +271,7 @@ func TestRandomHistories(t *testing.T) {
 	for i := range workers {
 		wg.Go(func() {
 			for seed := i; seed < n; seed += workers {
-				if err := play(seed, realEngine(), nil); err != nil {
+				if err := play(seed, Step, nil); err != nil {
 					t.Error(err)
 					return
 				}
@@ -287,7 +287,7 @@ func TestEveryRuleIsReached(t *testing.T) {
 	t.Parallel()
 	ways, rules := map[[2]api.State]bool{}, map[rule]bool{}
 	for seed := range uint64(2500) {
-		if err := play(seed, realEngine(), func(w *world) { w.ways, w.rules = ways, rules }); err != nil {
+		if err := play(seed, Step, func(w *world) { w.ways, w.rules = ways, rules }); err != nil {
 			t.Fatal(err)
 		}
 	}

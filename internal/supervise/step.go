@@ -16,33 +16,34 @@ import (
 // executes Effects. It must have fed DepsChanged before the first Start of a
 // process that depends on something.
 func Step(sp Spec, s State, in Input) Result {
-	return realEngine().step(sp, s, in)
+	m := begin(&sp, &s, &in)
+	if !fresh(&m.s, &in) {
+		return Result{State: m.s}
+	}
+	m.enter()
+	run(ruleOf(m.s.State, in.Kind), &m)
+	return m.result(&s)
 }
 
-// engine holds the parts of Step that tests replace to prove that they would
-// notice a fault in them.
-type engine struct {
-	rule  func(api.State, Kind) rule
-	fresh func(*State, *Input) bool
-	run   func(rule, *machine)
-}
-
-func realEngine() engine { return engine{rule: ruleOf, fresh: fresh, run: run} }
-
-func (e engine) step(sp Spec, s State, in Input) Result {
+func begin(sp *Spec, s *State, in *Input) machine {
+	m := machine{sp: sp, s: *s, in: in, now: in.Now}
 	if s.State == "" {
-		s.State, s.Desired, s.Health = api.StateIdle, api.DesiredStopped, api.HealthUnknown
+		m.s.State, m.s.Desired, m.s.Health = api.StateIdle, api.DesiredStopped, api.HealthUnknown
 	}
-	if !e.fresh(&s, &in) {
-		return Result{State: s}
+	return m
+}
+
+// enter takes note that a fresh timer has fired.
+func (m *machine) enter() {
+	if m.in.Kind == TimerFired {
+		m.s.Timers[m.in.Timer] = Timer{}
 	}
-	m := machine{sp: &sp, s: s, in: &in, now: in.Now}
-	if in.Kind == TimerFired {
-		m.s.Timers[in.Timer] = Timer{}
-	}
-	e.run(e.rule(s.State, in.Kind), &m)
+}
+
+// result is what the caller gets; before is its state, which a refusal leaves.
+func (m *machine) result(before *State) Result {
 	if m.refused != "" {
-		return Result{State: s, Refused: m.refused}
+		return Result{State: *before, Refused: m.refused}
 	}
 	return Result{State: m.s, Events: m.events, Effects: m.effects}
 }

@@ -104,7 +104,7 @@ func (w *world) feed(in Input) error {
 		w.rules[ruleOf(stateOf(before), in.Kind)] = true
 	}
 	w.last = in
-	r := w.eng.step(w.sp, before, in)
+	r := w.eng(w.sp, before, in)
 	w.s = r.State
 	if frozen != nil {
 		if after, _ := json.Marshal(before); string(after) != string(frozen) {
