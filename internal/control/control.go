@@ -67,6 +67,9 @@ type ApplyRequest struct {
 	// yet: processes with autostart get the wish to run, but for those that
 	// were stopped by hand and are "unless-stopped".
 	Boot bool `json:"boot"`
+	// Hold says that no live process is restarted for a change: its next
+	// generation has it.
+	Hold bool `json:"hold,omitempty"`
 	// Source is "file" or "api".
 	Source string `json:"source"`
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
 	"github.com/perdure/perdure/internal/httpapi"
-	"github.com/perdure/perdure/internal/supervise"
 )
 
 var _ httpapi.Backend = (*Server)(nil)
@@ -110,13 +109,17 @@ func (s *Server) Definition(_ context.Context, name string) (api.Definition, err
 	return definition.Redact(*def), nil
 }
 
+// Check tells the first thing that is wrong with a definition, as an
+// api.CodeInvalid that names the field.
+func Check(def api.Definition) error { return invalid(definition.Validate(definition.Fill(def))) }
+
 // Define implements httpapi.Backend.
 func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, error) {
 	if row, _, _, err := s.table.get(def.Name); err == nil && row.Source == sourceFile {
 		return api.Process{}, api.Errorf(api.CodeConflict, "cannot define %q: it stands in a file; change the file and reload", def.Name)
 	}
-	full := definition.Fill(def)
-	if err := invalid(definition.Validate(full)); err != nil {
+	full, err := s.define(def)
+	if err != nil {
 		return api.Process{}, err
 	}
 	sup, err := s.supervisor()
@@ -127,17 +130,10 @@ func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, e
 	if err != nil {
 		return api.Process{}, err
 	}
-	rec, err := s.table.await(ctx, def.Name, func(_ control.Record, d *api.Definition) (bool, error) { return d != nil, nil })
-	if api.CodeOf(err) == api.CodeNotFound {
-		err = s.load(ctx)
-		if err == nil {
-			rec, _, _, err = s.table.get(def.Name)
-		}
-	}
-	if err != nil {
+	if err := s.load(ctx); err != nil {
 		return api.Process{}, err
 	}
-	return s.show(rec, &full), nil
+	return s.Process(ctx, def.Name)
 }
 
 // invalid makes an error of the first finding that refuses.
@@ -276,9 +272,9 @@ func (s *Server) FollowEvents(ctx context.Context, q api.EventQuery) iter.Seq2[a
 func (s *Server) Config(context.Context) (api.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := api.Config{Files: s.o.Files, Settings: s.settings, Definitions: map[string]api.Definition{}}
-	for _, d := range s.config.Definitions() {
-		out.Definitions[d.Name] = definition.Redact(d)
+	out := api.Config{Files: s.o.Files, Settings: s.config.settings, Definitions: map[string]api.Definition{}}
+	for name, d := range s.config.filled {
+		out.Definitions[name] = definition.Redact(d)
 	}
 	return out, nil
 }
@@ -288,47 +284,22 @@ func (s *Server) Shutdown(ctx context.Context, timeout time.Duration) error {
 	return s.Stop(ctx, timeout)
 }
 
-// shutdownTimeout is the settings', or enough for the longest chain of graces.
+// shutdownTimeout is the settings', or, with processes that came over the API,
+// enough for all of them.
 func (s *Server) shutdownTimeout() time.Duration {
+	all := map[string]api.Definition{}
+	for _, name := range s.table.names() {
+		if _, def, _, err := s.table.get(name); err == nil && def != nil {
+			all[name] = *def
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.settings.ShutdownTimeout.D(); t > 0 {
-		return t
+	enough := definition.FillSettings(api.Settings{}, all).ShutdownTimeout
+	if s.config.written != nil && len(all) == len(s.config.written) {
+		enough = s.config.settings.ShutdownTimeout
 	}
-	deps := map[string][]supervise.Dep{}
-	grace := map[string]time.Duration{}
-	for _, name := range s.table.names() {
-		_, def, _, err := s.table.get(name)
-		if err != nil || def == nil {
-			continue
-		}
-		spec := definition.Spec(*def)
-		grace[name], deps[name] = spec.Grace+spec.KillWait, definition.Deps(*def)
-	}
-	return longest(deps, grace) + 5*time.Second
-}
-
-// longest is the longest sum of graces along a chain of dependencies.
-func longest(deps map[string][]supervise.Dep, grace map[string]time.Duration) time.Duration {
-	known := map[string]time.Duration{}
-	var chain func(name string) time.Duration
-	chain = func(name string) time.Duration {
-		if d, ok := known[name]; ok {
-			return d
-		}
-		known[name] = 0 // a circle was refused before; this ends the walk all the same
-		var most time.Duration
-		for _, d := range deps[name] {
-			most = max(most, chain(d.Process))
-		}
-		known[name] = most + grace[name]
-		return known[name]
-	}
-	var most time.Duration
-	for name := range grace {
-		most = max(most, chain(name))
-	}
-	return most
+	return max(enough, s.config.settings.ShutdownTimeout).D()
 }
 
 // newEvent makes an event of the server's own.

@@ -6,13 +6,12 @@ import (
 	"os"
 
 	"github.com/perdure/perdure/api"
-	"github.com/perdure/perdure/internal/proc"
 )
 
 // Doctor implements httpapi.Backend: what is well, what is not, and what this
 // system cannot do.
 func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
-	out := System()
+	var out []api.Finding
 	ok := func(format string, args ...any) { out = append(out, finding("ok", "", format, args...)) }
 	bad := func(hint, format string, args ...any) { out = append(out, finding("error", hint, format, args...)) }
 	ok("the server runs (pid %d)", os.Getpid())
@@ -34,7 +33,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	for _, n := range info.Notes {
 		out = append(out, finding("warning", "", "%s", n))
 	}
-	cursor, err := s.events.Cursor(ctx, source)
+	cursor, err := s.events.Cursor(ctx, s.source())
 	switch {
 	case err != nil:
 		bad("", "the event log cannot be read: %v", err)
@@ -52,15 +51,6 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 	}
 	return out, nil
-}
-
-// System tells what this machine can and cannot do for Perdure; it needs no server.
-func System() []api.Finding {
-	var out []api.Finding
-	for _, n := range proc.SystemNotes() {
-		out = append(out, finding("warning", "", "%s", n))
-	}
-	return out
 }
 
 func finding(level, hint, format string, args ...any) api.Finding {

@@ -10,8 +10,12 @@ import (
 	"github.com/perdure/perdure/internal/control"
 )
 
-// source is the name under which the event log keeps the journal's cursor.
-const source = "supervisor"
+// source is the name under which the event log keeps the cursor of a journal.
+func (s *Server) source() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "supervisor/" + s.supInfo.Journal
+}
 
 // maxBatch bounds the entries of one transaction.
 const maxBatch = 512
@@ -20,7 +24,7 @@ const maxBatch = 512
 // supervisor's connection ends. Events and the cursor that they came with are
 // one transaction, so that nothing is lost or doubled wherever it is cut off.
 func (s *Server) ingest(ctx context.Context, sup control.Supervisor) error {
-	after, err := s.events.Cursor(ctx, source)
+	after, err := s.events.Cursor(ctx, s.source())
 	if err != nil {
 		return err
 	}
@@ -130,7 +134,7 @@ func (s *Server) take(ctx context.Context, batch []control.Entry) (uint64, error
 func (s *Server) append(ctx context.Context, cursor uint64, events []api.Event) error {
 	const pause = time.Second
 	for warned := false; ; {
-		err := s.events.AppendFrom(ctx, source, cursor, events)
+		err := s.events.AppendFrom(ctx, s.source(), cursor, events)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/proc"
@@ -39,7 +40,7 @@ func (l *link) connect(ctx context.Context) (_ *control.Client, fresh bool, err 
 		if err == nil {
 			return c, fresh, nil
 		}
-		if control.IsVersionMismatch(err) {
+		if code := api.CodeOf(err); code == api.CodeConflict || code == api.CodeDenied {
 			return nil, false, err
 		}
 		pid, held := flock.Held(filepath.Join(l.dir, "supervisor.lock"))

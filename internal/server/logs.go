@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"path/filepath"
+	"strings"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/logstore"
@@ -25,14 +26,23 @@ func (s *Server) Logs(ctx context.Context, q api.LogQuery) iter.Seq2[api.LogLine
 		if q.Since != nil {
 			query.Since = *q.Since
 		}
-		for l, err := range logstore.Merge(ctx, filepath.Join(s.o.StateDir, "logs"), names, query) {
-			if err != nil {
-				yield(api.LogLine{}, err)
-				return
+		dir := filepath.Join(s.o.StateDir, "logs")
+		if q.Cursor != "" {
+			for l, err := range logstore.Read(ctx, dir, names[0], query) {
+				if !yield(logLine(names[0], l), err) || err != nil {
+					return
+				}
 			}
-			if !yield(api.LogLine{Name: l.Name, Time: l.Time, Stream: l.Stream, Text: l.String(), Cursor: l.Cursor}, nil) {
+			return
+		}
+		for l, err := range logstore.Merge(ctx, dir, names, query) {
+			if !yield(logLine(l.Name, l.Line), err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+func logLine(name string, l logstore.Line) api.LogLine {
+	return api.LogLine{Name: name, Time: l.Time, Stream: l.Stream, Text: strings.ToValidUTF8(string(l.Text), "\uFFFD"), Cursor: l.Cursor}
 }

@@ -3,6 +3,9 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/config"
@@ -19,127 +22,211 @@ const (
 // InvalidConfig is returned by Start and Reload when a file is refused.
 type InvalidConfig struct{ Findings []api.Finding }
 
-// Error returns the first finding that refuses, and how many there are.
+// Error returns every finding that refuses, a line each.
 func (e *InvalidConfig) Error() string {
 	msg := "the configuration is refused"
-	if err := invalid(e.Findings); err != nil {
-		msg = err.Error()
+	for _, f := range e.Findings {
+		if f.Level == "error" {
+			msg += "\n  " + config.Text(f)
+		}
 	}
 	return msg
 }
 
-// Unwrap makes it an api.CodeInvalid.
+// Unwrap makes it an api.CodeInvalid that names the first field.
 func (e *InvalidConfig) Unwrap() error { return invalid(e.Findings) }
 
-// loadConfig reads the files and adds the definitions that come from none.
-func loadConfig(o Options) (*config.Config, []api.Finding, error) {
-	cfg, findings, err := config.Load(o.Files, config.LoadOptions{Definitions: o.Definitions})
-	if err != nil {
-		return nil, findings, err
-	}
-	if invalid(findings) != nil {
-		return nil, findings, &InvalidConfig{findings}
-	}
-	return cfg, findings, nil
+// settled is a configuration with everything filled in.
+type settled struct {
+	config   *config.Config // nil without files
+	written  map[string]api.Definition
+	filled   map[string]api.Definition
+	settings api.Settings
+	warnings []api.Finding
 }
 
-// overridden puts what the command line says over the settings.
-func overridden(s api.Settings, o Options) api.Settings {
+// settle reads the files, adds the definitions that come from none, and fills
+// in all defaults.
+func settle(o Options) (*settled, error) {
+	out := &settled{written: map[string]api.Definition{}}
+	if len(o.Files) > 0 {
+		cfg, findings, err := config.Load(o.Files, config.LoadOptions{})
+		if err != nil {
+			return nil, err
+		}
+		if cfg == nil || invalid(findings) != nil {
+			return nil, &InvalidConfig{findings}
+		}
+		out.config, out.settings = cfg, cfg.Settings
+		maps.Copy(out.written, cfg.Definitions)
+		out.warnings = slices.DeleteFunc(findings, func(f api.Finding) bool { return f.Level != "warning" })
+	}
+	for _, d := range o.Definitions {
+		out.written[d.Name] = d
+	}
 	if o.Listen != "" {
-		s.Listen = o.Listen
+		out.settings.Listen = o.Listen
 	}
 	if o.TokenFile != "" {
-		s.TokenFile = o.TokenFile
+		out.settings.TokenFile = o.TokenFile
 	}
-	return s
+	out.filled = definition.FillAll(out.written)
+	if findings := definition.ValidateAll(out.filled, out.settings); invalid(findings) != nil {
+		return nil, &InvalidConfig{findings}
+	}
+	out.settings = definition.FillSettings(out.settings, out.filled)
+	return out, nil
+}
+
+// list returns the filled definitions by name.
+func (c *settled) list() []api.Definition {
+	out := make([]api.Definition, 0, len(c.filled))
+	for _, name := range slices.Sorted(maps.Keys(c.filled)) {
+		out = append(out, c.filled[name])
+	}
+	return out
 }
 
 // apply gives the supervisor the definitions of a configuration.
-func (s *Server) apply(ctx context.Context, cfg *config.Config, boot bool) (control.ApplyResult, error) {
+func (s *Server) apply(ctx context.Context, c *settled, boot bool) (control.ApplyResult, error) {
 	sup, err := s.supervisor()
 	if err != nil {
 		return control.ApplyResult{}, err
 	}
-	defs := cfg.Definitions()
+	defs := c.list()
 	if len(s.o.Only) > 0 {
-		no := false
-		wanted := definition.WithDependencies(defs, s.o.Only)
-		for i := range defs {
-			if !wanted[defs[i].Name] {
-				defs[i].Autostart = &no
-			}
+		if err := s.only(defs); err != nil {
+			return control.ApplyResult{}, err
 		}
 	}
 	return sup.Apply(ctx, control.ApplyRequest{Definitions: defs, Full: true, Boot: boot, Source: sourceFile})
+}
+
+// only keeps those from starting that are neither named nor needed by one named.
+func (s *Server) only(defs []api.Definition) error {
+	wanted := definition.WithDependencies(defs, s.o.Only)
+	for _, name := range s.o.Only {
+		if !wanted[name] {
+			return notFound(name)
+		}
+	}
+	yes, no := true, false
+	for i := range defs {
+		defs[i].Autostart = &no
+		if wanted[defs[i].Name] {
+			defs[i].Autostart = &yes
+		}
+	}
+	return nil
 }
 
 // Reload implements httpapi.Backend. A file that is refused changes nothing.
 func (s *Server) Reload(ctx context.Context) (api.ReloadResult, error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
-	cfg, findings, err := loadConfig(s.o)
+	c, err := settle(s.o)
 	if err != nil {
 		s.say(ctx, "config.rejected", map[string]any{"error": err.Error()})
-		return api.ReloadResult{Warnings: findings}, err
+		return api.ReloadResult{}, err
 	}
-	res, err := s.apply(ctx, cfg, false)
+	res, err := s.apply(ctx, c, false)
 	if err != nil {
 		return api.ReloadResult{}, err
 	}
 	s.mu.Lock()
-	s.config, s.settings = cfg, overridden(cfg.Settings, s.o)
+	s.config = c
 	s.mu.Unlock()
-	if s.env != nil {
-		s.env.Update(cfg)
-	}
-	out := api.ReloadResult{Added: res.Added, Changed: res.Changed, Removed: res.Removed, Unchanged: res.Unchanged}
-	for _, f := range findings {
-		if f.Level == "warning" {
-			out.Warnings = append(out.Warnings, f)
-		}
-	}
+	s.watchEnv(ctx)
 	s.say(ctx, "config.reloaded", map[string]any{"added": res.Added, "changed": res.Changed, "removed": res.Removed})
-	return out, s.load(ctx)
+	return api.ReloadResult{Added: res.Added, Changed: res.Changed, Removed: res.Removed, Unchanged: res.Unchanged,
+		Warnings: c.warnings}, s.load(ctx)
 }
 
-// watchEnv applies changes of env files. Only an active process is restarted
-// for one; the supervisor sees to that (N10).
+// watchEnv begins to watch the env files of the configuration in force, and
+// ends the watch of the one before. It is called with reloading held or before
+// anybody else can call.
 func (s *Server) watchEnv(ctx context.Context) {
-	w, err := config.NewWatcher(s.config, func(changed []api.Definition, err error) {
-		if err != nil {
-			s.o.Logger.Warn("Cannot read an env file; the old values stay", "error", err)
-			s.say(ctx, "config.rejected", map[string]any{"error": err.Error()})
-			return
+	if s.env != nil {
+		if err := s.env.Close(); err != nil {
+			s.o.Logger.Warn("Cannot end the watch of env files", "error", err)
 		}
-		s.envChanged(ctx, changed)
-	})
+		s.env = nil
+	}
+	if s.config.config == nil {
+		return
+	}
+	// The watch outlives the request that began it.
+	ctx = context.WithoutCancel(ctx)
+	w, err := config.NewWatcher(s.config.config, func(c config.EnvChange) { s.background.Go(func() { s.envChanged(ctx, c) }) })
 	if err != nil {
-		s.o.Logger.Error("Cannot watch env files", "error", err)
+		s.o.Logger.Error("Cannot watch env files; reload by hand after a change", "error", err)
+		return
+	}
+	s.env = w
+}
+
+// envChanged takes a change of env files over. Only what is active is restarted
+// for it; the supervisor sees to that (N10).
+func (s *Server) envChanged(ctx context.Context, change config.EnvChange) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	if s.closing {
+		return
+	}
+	for _, f := range change.Findings {
+		s.o.Logger.Warn("Cannot take an env file over; the old values stay", "finding", config.Text(f))
+	}
+	if len(change.Definitions) == 0 {
 		return
 	}
 	s.mu.Lock()
-	s.env = w
+	c := *s.config
 	s.mu.Unlock()
-	<-ctx.Done()
-	if err := w.Close(); err != nil {
-		s.o.Logger.Warn("Cannot end the watch of env files", "error", err)
+	c.written = maps.Clone(c.written)
+	maps.Copy(c.written, change.Definitions)
+	c.filled = definition.FillAll(c.written)
+	var restart, hold []api.Definition
+	for _, name := range change.Names {
+		if slices.Contains(change.Restart, name) {
+			restart = append(restart, c.filled[name])
+		} else {
+			hold = append(hold, c.filled[name])
+		}
 	}
-}
-
-func (s *Server) envChanged(ctx context.Context, changed []api.Definition) {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
 	sup, err := s.supervisor()
 	if err == nil {
-		_, err = sup.Apply(ctx, control.ApplyRequest{Definitions: changed, Source: sourceFile})
+		_, err1 := sup.Apply(ctx, control.ApplyRequest{Definitions: restart, Source: sourceFile})
+		_, err2 := sup.Apply(ctx, control.ApplyRequest{Definitions: hold, Source: sourceFile, Hold: true})
+		err = errors.Join(err1, err2)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil {
 		s.o.Logger.Error("Cannot apply a change of env files", "error", err)
 		return
 	}
-	names := make([]string, len(changed))
-	for i := range changed {
-		names[i] = changed[i].Name
+	s.mu.Lock()
+	s.config = &c
+	s.mu.Unlock()
+	s.say(ctx, "config.env_changed", map[string]any{"processes": change.Names, "restarted": change.Restart})
+}
+
+// define completes a definition that came over the API: the default of a
+// dependency's condition depends on the process that it names.
+func (s *Server) define(def api.Definition) (api.Definition, error) {
+	all := map[string]api.Definition{}
+	for _, name := range s.table.names() {
+		if _, d, _, err := s.table.get(name); err == nil && d != nil {
+			all[name] = *d
+		}
 	}
-	s.say(ctx, "config.env_changed", map[string]any{"processes": names})
+	all[def.Name] = def
+	full := definition.FillAll(all)[def.Name]
+	if err := invalid(definition.Validate(full)); err != nil {
+		return full, err
+	}
+	for _, d := range full.DependsOn {
+		if _, ok := all[d.Process]; d.Process != "" && !ok {
+			return full, &api.Error{Code: api.CodeInvalid, Field: "depends_on", Message: fmt.Sprintf("there is no process %q", d.Process)}
+		}
+	}
+	return full, nil
 }

@@ -38,7 +38,7 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 	broken := make(chan error, len(listeners))
 	for _, l := range listeners {
 		wg.Go(func() {
-			if err := httpapi.Serve(serving, l.Listener, s, l.options); err != nil {
+			if err := httpapi.Serve(serving, l.Listener, httpapi.New(s, l.options), httpapi.ServeOptions{Log: s.o.Logger}); err != nil {
 				broken <- err
 			}
 		})
@@ -78,23 +78,23 @@ type listener struct {
 
 // listen opens the Unix socket, and the TCP address if one is set.
 func (s *Server) listen() ([]listener, error) {
-	base := httpapi.Options{Logger: s.o.Logger, Version: s.o.Version}
+	base := httpapi.Options{Log: s.o.Logger, Version: s.o.Version}
 	l, err := sockpath.Listen(SocketPath(s.o.StateDir))
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen for the API: %w", err)
 	}
 	out := []listener{{l, base}}
-	if s.settings.Listen == "" {
+	if s.config.settings.Listen == "" {
 		return out, nil
 	}
-	token, err := readToken(s.settings.TokenFile)
+	token, err := readToken(s.config.settings.TokenFile)
 	if err == nil {
 		var t net.Listener
-		if t, err = net.Listen("tcp", s.settings.Listen); err == nil {
+		if t, err = net.Listen("tcp", s.config.settings.Listen); err == nil {
 			base.Token = token
 			return append(out, listener{t, base}), nil
 		}
-		err = fmt.Errorf("cannot listen at %s: %w", s.settings.Listen, err)
+		err = fmt.Errorf("cannot listen at %s: %w", s.config.settings.Listen, err)
 	}
 	return nil, errors.Join(err, l.Close())
 }

@@ -47,9 +47,8 @@ type Options struct {
 
 // Server is a running server. It implements httpapi.Backend.
 type Server struct {
-	o        Options
-	started  time.Time
-	settings api.Settings
+	o       Options
+	started time.Time
 
 	events  *event.Log
 	table   *table
@@ -60,9 +59,10 @@ type Server struct {
 	mu         sync.Mutex
 	sup        control.Supervisor // nil while it is away
 	supInfo    control.Info
-	config     *config.Config
-	env        *config.Watcher
-	reloading  sync.Mutex // one reload at a time
+	config     *settled
+	env        *config.Watcher // of the files in force; guarded by reloading
+	reloading  sync.Mutex      // one reload at a time
+	closing    bool            // Close has begun; guarded by reloading
 	exitCode   *int
 	exit       chan struct{} // closed when a process asked for the end
 	stopping   chan struct{} // closed when a shutdown begins
@@ -88,11 +88,9 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		}
 	}()
 	// A broken file is told before anything is touched.
-	cfg, _, err := loadConfig(o)
-	if err != nil {
+	if s.config, err = settle(o); err != nil {
 		return nil, err
 	}
-	s.config, s.settings = cfg, overridden(cfg.Settings, o)
 	if err := prepare(o.StateDir); err != nil {
 		return nil, err
 	}
@@ -114,7 +112,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.apply(ctx, cfg, fresh); err != nil {
+	if _, err := s.apply(ctx, s.config, fresh); err != nil {
 		return nil, err
 	}
 	if err := s.load(ctx); err != nil {
@@ -122,7 +120,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.background.Go(func() { s.keepAttached(background) })
 	s.background.Go(func() { s.retain(background) })
-	s.background.Go(func() { s.watchEnv(background) })
+	s.watchEnv(ctx)
 	s.say(ctx, "server.started", map[string]any{"pid": os.Getpid(), "version": o.Version, "fresh": fresh})
 	return s, nil
 }
@@ -256,7 +254,7 @@ func (s *Server) retain(ctx context.Context) {
 func (s *Server) retention() api.Retention {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.settings.Events
+	return s.config.settings.Events
 }
 
 // say appends an event of the server's own.
@@ -347,6 +345,15 @@ func (s *Server) exitAsked(code int) {
 // unless Stop has ended them or the supervisor is embedded.
 func (s *Server) Close() error {
 	s.cancel()
+	s.reloading.Lock()
+	s.closing = true
+	if s.env != nil {
+		if err := s.env.Close(); err != nil {
+			s.o.Logger.Warn("Cannot end the watch of env files", "error", err)
+		}
+		s.env = nil
+	}
+	s.reloading.Unlock()
 	s.background.Wait()
 	s.detach()
 	var errs []error

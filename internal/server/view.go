@@ -49,6 +49,9 @@ func view(rec control.Record, def *api.Definition, c clock) api.Process {
 	}
 	if def != nil {
 		p.Metadata = def.Metadata
+		if def.Origin != "" {
+			p.Definition = def.Origin
+		}
 	}
 	return p
 }

@@ -119,10 +119,22 @@ func (a *actor) step(in supervise.Input) error {
 			}
 			continue
 		}
+		if idle(in.Kind, r) {
+			// The count of answers below a threshold is not worth an entry; it
+			// goes with the next one.
+			a.state = r.State
+			continue
+		}
 		next = append(next, a.commit(r)...)
 	}
 	a.sup.tree.changed(a.who.name, a.state)
 	return nil
+}
+
+// idle says that an input was a probe's answer that changed nothing to be told
+// or done.
+func idle(kind supervise.Kind, r supervise.Result) bool {
+	return (kind == supervise.ReadyAnswer || kind == supervise.HealthAnswer) && len(r.Events) == 0 && len(r.Effects) == 0
 }
 
 // released is called when nothing of the generation lives any more, before

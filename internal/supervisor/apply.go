@@ -99,7 +99,7 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 		if err := a.define(def, &spec, "process.redefined"); err != nil {
 			return err
 		}
-		return a.step(supervise.Input{Kind: supervise.Redefine, Apply: restart})
+		return a.step(supervise.Input{Kind: supervise.Redefine, Apply: restart && !req.Hold})
 	}})
 	return a, what, err
 }

@@ -168,14 +168,16 @@ const maxProbeOutput = 4096
 // execProbe runs a probe's command as the process itself is run: its
 // directory, environment and user, in a group of its own.
 func (a *actor) execProbe(def api.Definition) func(context.Context, []string) (int, string, error) {
-	// No marker: a probe is nobody's descendant and ends with its own timeout.
-	marks := []string{"PERDURE=1", "PERDURE_NAME=" + a.who.name}
+	// A probe is no part of the process: it has a marker of its own and no place
+	// in the process's cgroup, and ends with its own timeout.
+	marker := "PERDURE_PROBE=" + a.who.id
+	marks := []string{"PERDURE=1", marker, "PERDURE_NAME=" + a.who.name}
 	return func(ctx context.Context, argv []string) (int, string, error) {
 		spec, err := definition.ProcSpec(def, append(definition.Env(def, a.sup.o.Env), marks...))
 		if err != nil {
 			return 0, "", err
 		}
-		spec.Argv = argv
+		spec.Name, spec.Marker, spec.Argv = "", marker, argv
 		exit, out, err := a.sup.host.run(ctx, spec, maxProbeOutput)
 		return exit.Code, string(out), err
 	}

@@ -112,6 +112,8 @@ func (r *rig) end() {
 	if err := r.Shutdown(ctx, 20*time.Second); err != nil {
 		r.t.Error(err)
 	}
+	last := r.log.LastSeq()
+	r.until("the last entry", func(e control.Entry) bool { return e.Seq == last })
 	r.stop()
 	if err := r.Close(); err != nil {
 		r.t.Error(err)
@@ -165,6 +167,10 @@ func (r *rig) until(what string, ok func(control.Entry) bool) control.Entry {
 		select {
 		case <-news:
 		case <-deadline:
+			for _, e := range r.entries {
+				b, _ := json.Marshal(e)
+				r.t.Logf("%s", b)
+			}
 			r.t.Fatalf("never seen: %s", what)
 		}
 	}
