@@ -92,7 +92,7 @@ func split(line string) (words api.Command, shell, compound bool, err error) {
 				return nil, false, false, errors.New("cannot read the command: a \" is not closed")
 			}
 			inWord, shell = true, shell || dollar
-			i += n + 1
+			i += n
 		case b == '\\':
 			if i+1 >= len(line) {
 				return nil, false, false, errors.New("cannot read the command: it ends with a backslash")

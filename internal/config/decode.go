@@ -182,6 +182,10 @@ func (d *decoder) text(n *node, path, name string) (string, bool) {
 			return n.text, true
 		}
 	}
+	if words := definition.Words(name); words != nil && n.kind == kindBool {
+		d.fail(n.at, path, "write one of "+strings.Join(words, ", "), "cannot use %q here", n.text)
+		return "", false
+	}
 	d.wrong(n, path, kindText)
 	return "", false
 }

@@ -132,15 +132,28 @@ func (c *Config) Resolve() (map[string]api.Definition, []api.Finding) {
 func (c *Config) resolve(files *envFiles, global map[string]string, out *findings) map[string]api.Definition {
 	defs := make(map[string]api.Definition, len(c.written))
 	for name, d := range c.written {
-		env := make(map[string]string, len(global)+len(c.env)+len(d.Env))
-		maps.Copy(env, global)
-		maps.Copy(env, c.readEnvFiles(files, d.EnvFile, "processes."+name+".env_file", out))
-		maps.Copy(env, c.env)
-		maps.Copy(env, d.Env)
-		if len(env) > 0 {
-			d.Env = env
-		}
-		defs[name] = d
+		own := c.readEnvFiles(files, d.EnvFile, "processes."+name+".env_file", out)
+		defs[name] = c.layered(d, global, own)
 	}
 	return defs
+}
+
+// resolveOne is Resolve for one process.
+func (c *Config) resolveOne(files *envFiles, name string) (api.Definition, []api.Finding) {
+	out, d := &findings{}, c.written[name]
+	global := c.readEnvFiles(files, c.envFile, "env_file", out)
+	own := c.readEnvFiles(files, d.EnvFile, "processes."+name+".env_file", out)
+	return c.layered(d, global, own), out.list
+}
+
+func (c *Config) layered(d api.Definition, global, own map[string]string) api.Definition {
+	env := make(map[string]string, len(global)+len(own)+len(c.env)+len(d.Env))
+	for _, layer := range []map[string]string{global, own, c.env, d.Env} {
+		maps.Copy(env, layer)
+	}
+	d.Env = nil
+	if len(env) > 0 {
+		d.Env = env
+	}
+	return d
 }

@@ -74,7 +74,11 @@ func (n *node) overlay(over *node) *node {
 	}
 	for _, e := range over.entries {
 		if i, ok := at[e.key]; ok {
-			out.entries[i] = entry{key: e.key, at: e.at, value: out.entries[i].value.overlay(e.value)}
+			// A map that goes on in a later file stands where it began.
+			if out.entries[i].value.kind != kindMap || e.value.kind != kindMap {
+				out.entries[i].at = e.at
+			}
+			out.entries[i].value = out.entries[i].value.overlay(e.value)
 			continue
 		}
 		at[e.key] = len(out.entries)

@@ -120,7 +120,7 @@ func (s shape) property(t reflect.Type, name string) map[string]any {
 	switch t {
 	case reflect.TypeFor[api.Duration]():
 		return map[string]any{"type": []string{"string", "null"},
-			"pattern": `^([+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$|^0$|` + variable}
+			"pattern": `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$|^0$|` + variable}
 	case reflect.TypeFor[api.Size]():
 		return map[string]any{"type": []string{"integer", "string", "null"}, "minimum": 0,
 			"pattern": `^[0-9.]+ *([kKmMgGtT]?[iI]?[bB]?)$|` + variable}
@@ -143,9 +143,9 @@ func (s shape) property(t reflect.Type, name string) map[string]any {
 	case reflect.Bool:
 		return loose("boolean")
 	case reflect.Int, reflect.Int64:
-		return loose("integer")
+		return bounded(loose("integer"), name)
 	case reflect.Float64:
-		return loose("number")
+		return bounded(loose("number"), name)
 	case reflect.Interface:
 		return map[string]any{}
 	}
@@ -153,7 +153,39 @@ func (s shape) property(t reflect.Type, name string) map[string]any {
 		return map[string]any{"anyOf": []any{map[string]any{"enum": words}, map[string]any{"type": "null"},
 			map[string]any{"type": "string", "pattern": variable}}}
 	}
-	return map[string]any{"type": []string{"string", "number", "null"}}
+	out := map[string]any{"type": []string{"string", "number", "null"}}
+	switch name {
+	case "HTTPProbe.URL":
+		out["pattern"] = `^https?://.|` + variable
+	case "TCPProbe.Address":
+		out["pattern"] = `^unix:/.|:[0-9]{1,5}$|` + variable
+	case "Definition.Umask":
+		out["pattern"] = `^0?[0-7]{1,3}$|` + variable
+	case "StopPolicy.Signal", "Definition.NoRestartSignals":
+		out["pattern"] = `^(SIG|sig)?(` + strings.Join(definition.Signals(), "|") + "|" + strings.ToLower(strings.Join(definition.Signals(), "|")) + `)$|` + variable
+	}
+	return out
+}
+
+// bounded adds the least and the most that definition allows.
+func bounded(prop map[string]any, name string) map[string]any {
+	for _, b := range []struct {
+		name     string
+		min, max any
+	}{{"document.Version", 1, 1}, {"Definition.Nice", -20, 19}, {"Definition.OOMScoreAdj", -1000, 1000},
+		{"Definition.MaxRestarts", -1, nil}, {"Definition.NoRestartCodeMin", 0, 127}, {"Definition.NoRestartCodes", 0, 255},
+		{"Backoff.FirstExponent", 0, 1}, {"Backoff.Multiplier", 0, 1000}, {"Jitter.Frac", 0, 10}, {"Jitter.Lo", 0, 100},
+		{"Jitter.Hi", 0, 100}, {"Breaker.Failures", -1, nil}, {"Breaker.ExitCode", 0, 255}, {"Probe.Failures", 0, nil},
+		{"Probe.Successes", 0, nil}, {"Logs.MaxFiles", 0, nil}, {"Retention.MaxCount", 0, nil}} {
+		if b.name != name {
+			continue
+		}
+		prop["minimum"] = b.min
+		if b.max != nil {
+			prop["maximum"] = b.max
+		}
+	}
+	return prop
 }
 
 func (s shape) dict(t reflect.Type, name string) map[string]any {

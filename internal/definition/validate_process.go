@@ -165,7 +165,11 @@ func (c *checker) probeRelations(field string, own, p *api.Probe) {
 			n++
 		}
 	}
-	if n != 1 {
+	switch n {
+	case 0:
+		c.fail(field, "write exactly one of http, tcp and exec", "cannot ask without http, tcp or exec")
+	case 1:
+	default:
 		c.fail(field, "write exactly one of http, tcp and exec", "cannot ask in %d ways at once", n)
 	}
 	if p.HTTP != nil && p.HTTP.URL == "" {

@@ -74,6 +74,9 @@ func Signal(name string) (string, bool) {
 	return "SIG" + up, ok
 }
 
+// Signals lists the names that Signal knows, without "SIG", sorted.
+func Signals() []string { return signals() }
+
 // signals are the names of signal(7) without the real-time ones, sorted.
 func signals() []string {
 	return []string{"ABRT", "ALRM", "BUS", "CHLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "KILL", "PIPE", "PROF",
