@@ -34,7 +34,7 @@ func calls(f *file, visit func(importPath, name string, pos token.Pos)) {
 func sleeps(tr *tree) []string {
 	var out []string
 	for _, p := range tr.pkgs {
-		if under(p.dir, "e2e") || under(p.dir, "examples") {
+		if under(p.dir, "e2e") || under(p.dir, "examples") || under(p.dir, "bench") {
 			continue
 		}
 		for _, f := range p.files {

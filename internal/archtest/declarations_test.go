@@ -155,7 +155,7 @@ func constantLike(v ast.Expr, name *ast.Ident) bool {
 			return false
 		}
 		switch x.Name + "." + sel.Sel.Name {
-		case "errors.New", "regexp.MustCompile", "strings.NewReplacer", "api.Errorf":
+		case "errors.New", "regexp.MustCompile", "crc32.MakeTable", "strings.NewReplacer", "api.Errorf":
 			return true
 		}
 	}
@@ -252,7 +252,10 @@ func enumTexts(tr *tree) []string {
 			if !texts[typ] {
 				continue
 			}
-			for _, name := range names {
+			for i, name := range names {
+				if i == 0 && typedByIota(p, typ) {
+					continue // the zero value may be what the method says at its end
+				}
 				if !used[name] && !strings.HasPrefix(strings.ToLower(name), "num") {
 					out = append(out, fmt.Sprintf("%s: %s of the enum %s has no text", p.dir, name, typ))
 				}
@@ -260,6 +263,24 @@ func enumTexts(tr *tree) []string {
 		}
 	}
 	return out
+}
+
+// typedByIota says whether an enum is of numbers.
+func typedByIota(p *pkg, typ string) bool {
+	for _, f := range p.production() {
+		found := false
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if spec, is := n.(*ast.TypeSpec); is && spec.Name.Name == typ {
+				id, is := spec.Type.(*ast.Ident)
+				found = is && id.Name != "string"
+			}
+			return !found
+		})
+		if found {
+			return true
+		}
+	}
+	return false
 }
 
 func enums(p *pkg) (constants map[string][]string, texts, used map[string]bool) {

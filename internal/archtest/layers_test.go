@@ -53,9 +53,10 @@ func room(table map[string]int, dir string) (string, bool) {
 	return ".", dir == "." && listed
 }
 
-// outside says that a package is not part of the program: tests and examples.
+// outside says that a package is not part of the program: tests, examples and
+// measurements.
 func outside(dir string) bool {
-	return dir == "internal/archtest" || helper(dir) || under(dir, "e2e") || under(dir, "examples")
+	return dir == "internal/archtest" || helper(dir) || under(dir, "e2e") || under(dir, "examples") || under(dir, "bench")
 }
 
 // helper says that a package helps tests; its name ends in "test".
