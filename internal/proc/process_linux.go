@@ -240,7 +240,8 @@ func (p *Process) left(shared *lazySnapshot) bool {
 	return left
 }
 
-// looksPerScan is how many polls pass between two readings of /proc.
+// looksPerScan is how many polls pass between two readings of /proc; the first
+// comes earlier.
 const looksPerScan = 16
 
 // mustScan says whether only /proc can tell if anything is left: after a kill
@@ -251,7 +252,7 @@ func (p *Process) mustScan(left bool, shared *lazySnapshot) bool {
 		return true
 	}
 	p.looks++
-	return left && shared != nil && p.looks%looksPerScan == 0
+	return left && shared != nil && (p.looks == 4 || p.looks%looksPerScan == 0)
 }
 
 func (p *Process) leftInSnapshot(shared *lazySnapshot) bool {

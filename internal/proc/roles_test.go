@@ -213,8 +213,8 @@ func subreaper(args []string) {
 	}
 	r, w, _ := os.Pipe()
 	got := make(chan Notice, 4)
-	p, err := h.Start(Spec{Name: "family", Argv: append([]string{"/proc/self/exe"}, args...), Marker: "PERDURE_ID=f1",
-		Env: []string{roleVar + "=family", "PERDURE_ID=f1"}, Stdout: w}, func(n Notice) { got <- n })
+	p, err := h.Start(Spec{Name: "family", Argv: append([]string{"/proc/self/exe"}, args...), Marker: "PERDURE_ID=" + itoa(os.Getpid()),
+		Env: []string{roleVar + "=family", "PERDURE_ID=" + itoa(os.Getpid())}, Stdout: w}, func(n Notice) { got <- n })
 	if err != nil {
 		panic(err)
 	}

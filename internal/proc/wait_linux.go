@@ -92,8 +92,13 @@ func (h *Host) foreignExit(p *Process) (e Exit, ok bool) {
 	if st.alive() {
 		return Exit{}, false
 	}
+	// The kernel shows 0 to those who may not trace the process, so a 0 proves
+	// success to root only.
+	if st.exit != 0 || unix.Geteuid() == 0 {
+		return fromWaitStatus(syscall.WaitStatus(st.exit)), true
+	}
 	if h.opt.NoPidfdInfo || p.zombieLooks > zombieLooksMax {
-		return zombieExit(st), true
+		return Exit{Unknown: true}, true
 	}
 	p.zombieLooks++
 	return Exit{}, false
@@ -102,12 +107,3 @@ func (h *Host) foreignExit(p *Process) (e Exit, ok bool) {
 // zombieLooksMax bounds how often we look whether a zombie's parent has reaped
 // it: with the backoff of polls about half a second.
 const zombieLooksMax = 15
-
-// zombieExit reads the status off a zombie. The kernel shows 0 to those who may
-// not trace it, so 0 proves success only where the process is ours to trace.
-func zombieExit(st stat) Exit {
-	if st.exit == 0 && unix.Geteuid() != 0 {
-		return Exit{Unknown: true}
-	}
-	return fromWaitStatus(syscall.WaitStatus(st.exit))
-}
