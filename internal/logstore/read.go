@@ -541,7 +541,10 @@ func (r *reader) open(base, pos int64) error {
 	}
 	r.seg, r.pos = g, pos
 	r.cur = entry{tag: tagStdout, micros: g.mod.UnixMicro()}
-	r.nexti = g.idx.covering(pos - base)
+	r.nexti = 0
+	if pos > base { // at the base, a break ends lines of the segment before
+		r.nexti = g.idx.covering(pos - base)
+	}
 	// Several entries may be at one offset: the last one holds, a break does not count.
 	for r.nexti > 0 {
 		e, ok := g.idx.at(r.nexti)

@@ -224,7 +224,7 @@ func (f *feed) next(t *testing.T, want string) got {
 func TestFollowFromNothing(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	f := follow(t, p, Query{}, "web") // nothing of it exists, not even the directories
+	f := follow(t, p, Query{Lines: -1}, "web") // nothing of it exists, not even the directories
 	c := newCapture(t, p, nil)
 	s := open(t, c, "web", Retention{})
 	out, errs := ends(t, s)
@@ -268,7 +268,7 @@ func TestFollowAFloodAcrossRotationAndPacking(t *testing.T) {
 	c.keep.settle = time.Millisecond
 	s := open(t, c, "web", Retention{MaxSize: 64 << 10, MaxFiles: 1000, Compress: true})
 	out, errs := ends(t, s)
-	f := follow(t, p, Query{Stream: "stdout"}, "web")
+	f := follow(t, p, Query{Lines: -1, Stream: "stdout"}, "web")
 	const n = 20000
 	cmd := helper(t, "lines", fmt.Sprint("COUNT=", n))
 	cmd.Stdout, cmd.Stderr = out, errs

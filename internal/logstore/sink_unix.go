@@ -274,6 +274,9 @@ func (s *Sink) Drain() error {
 	}
 	begins := !s.failing
 	err := s.drain()
+	if err == nil && s.w == nil {
+		err = s.adopt()
+	}
 	if err == nil && s.w != nil && s.w.open {
 		if err = s.w.mark(tagBreak, nowMicros()); err == nil {
 			s.w.open = false
@@ -291,6 +294,19 @@ func (s *Sink) Drain() error {
 		return fmt.Errorf("cannot store the last output of %q (it is kept in the FIFO): %w", s.name, err)
 	}
 	return nil
+}
+
+// adopt opens the writer if there are files: a line that an earlier capture
+// stored may be open in them.
+func (s *Sink) adopt() error {
+	_, err := os.Lstat(s.dir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = s.ready(nowMicros())
+	}
+	return err
 }
 
 // drain moves as many bytes as wait at its beginning: one that still writes

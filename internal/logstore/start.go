@@ -302,10 +302,29 @@ func (r *reader) backPacked(g *openSegment, s *scan) error {
 		return nil
 	}
 	buf := make([]byte, r.size)
-	count := 0
+	count, next := 0, 0
+	tag := tagStdout
 	for {
+		off := g.zpos - g.base
 		n, err := g.readAt(buf, g.zpos)
-		count += bytes.Count(buf[:n], []byte{'\n'})
+		for b := buf[:n]; len(b) > 0; {
+			e, ok := g.idx.at(next)
+			if ok && (!e.valid() || e.off <= off) {
+				if e.valid() && e.tag != tagBreak {
+					tag = e.tag
+				}
+				next++
+				continue
+			}
+			run := int64(len(b))
+			if ok {
+				run = min(run, e.off-off)
+			}
+			if s.want[tag-tagStdout] {
+				count += bytes.Count(b[:run], []byte{'\n'})
+			}
+			b, off = b[run:], off+run
+		}
 		if err != nil {
 			break // the end, or damage: what was readable counts
 		}

@@ -129,7 +129,7 @@ func (w *writer) resume(base int64) error {
 		return fmt.Errorf("cannot continue a log: %w", err)
 	}
 	w.off, w.idxOff = st.Size, si.Size-si.Size%entrySize
-	w.open = w.off > 0
+	w.open = w.off > 0 || len(w.closed) > 0
 	w.trimIndex()
 	return nil
 }
