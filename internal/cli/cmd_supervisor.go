@@ -88,20 +88,21 @@ type signalWatch struct {
 
 // run returns when the server has ended.
 func (w *signalWatch) run() {
-	hurry := func() {} // until it answers; the first signal has cancelled its start
-	asked := false
+	var hurry func() // nil until it answers; then a second signal from before counts too
+	asked := 0
 	for {
 		select {
 		case s := <-w.started:
 			hurry = s.Hurry
 		case <-w.signals:
-			if asked {
-				hurry()
-			}
-			asked = true
+			asked++
 			w.stop()
 		case <-w.over:
 			return
+		}
+		if asked > 1 && hurry != nil {
+			hurry()
+			asked = 1
 		}
 	}
 }

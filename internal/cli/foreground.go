@@ -94,7 +94,7 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 		}
 	}()
 	var asked time.Time
-	hurry := func() {} // until it answers; the first signal has cancelled its start
+	var hurry func() // nil until it answers; then a second signal from before counts too
 	presses := 0
 	for {
 		select {
@@ -111,14 +111,16 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 				tick = time.NewTicker(progress)
 				ticks = tick.C
 				fg.showWaiting(ctx, asked)
-				continue
 			}
-			fg.note("killing what is left")
-			readers.Go(hurry)
 		case <-ticks:
 			fg.showWaiting(ctx, asked)
 		case end := <-s.ended:
 			return end
+		}
+		if presses > 1 && hurry != nil {
+			presses = 1
+			fg.note("killing what is left")
+			readers.Go(hurry)
 		}
 	}
 }
