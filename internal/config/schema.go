@@ -29,10 +29,12 @@ type shape struct {
 func newShape() shape {
 	s := shape{fields: newDecoder(nil, nil), defaults: map[string]reflect.Value{}}
 	if err := json.Unmarshal(descriptionsJSON, &s.comments); err != nil {
+		//ok: the file is embedded and TestGenerated holds it
 		panic("config: descriptions.json is broken: " + err.Error())
 	}
 	d, err := definition.Preset("default")
 	if err != nil {
+		//ok: TestEveryPresetIsSound holds it
 		panic("config: there is no default preset: " + err.Error())
 	}
 	for _, v := range []any{d, d.Backoff, d.Backoff.Jitter, d.Breaker, d.Stable, d.Stop, d.Logs, d.EnvReload} {
@@ -67,6 +69,7 @@ func Schema() []byte {
 	root["$defs"] = defs
 	data, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
+		//ok: maps of strings and numbers always have a JSON form
 		panic("config: cannot write the schema: " + err.Error())
 	}
 	return append(data, '\n')
@@ -306,15 +309,18 @@ func PresetsReference() string {
 	for _, name := range definition.Presets() {
 		d, err := definition.Preset(name)
 		if err != nil {
+			//ok: Presets lists what Preset knows; TestEveryPresetIsSound holds it
 			panic("config: a preset is missing: " + err.Error())
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n| key | value |\n|---|---|\n", name)
 		data, err := json.Marshal(d)
 		if err != nil {
+			//ok: a preset always has a JSON form
 			panic("config: cannot write a preset: " + err.Error())
 		}
 		var tree map[string]any
 		if err := json.Unmarshal(data, &tree); err != nil {
+			//ok: it was written by the lines above
 			panic("config: cannot read a preset: " + err.Error())
 		}
 		delete(tree, "command")

@@ -38,10 +38,10 @@ func Hash(d api.Definition) string {
 	if len(im.Rlimits) == 0 {
 		im.Rlimits = nil
 	}
-	// Strings, numbers and maps of strings always have a JSON form, and maps
-	// are written in the order of their keys.
+	// Maps are written in the order of their keys.
 	data, err := json.Marshal(im)
 	if err != nil {
+		//ok: strings, numbers and maps of strings always have a JSON form
 		panic("definition: cannot marshal an image: " + err.Error())
 	}
 	sum := sha256.Sum256(data)
