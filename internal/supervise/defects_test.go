@@ -356,7 +356,7 @@ func TestM2_ARunThatBecomesStableClosesTheWindow(t *testing.T) {
 func TestM6_HealthBackoffIsItsOwnAndMeetsTheBreaker(t *testing.T) {
 	t.Parallel()
 	sp := base()
-	sp.Breaker.Failures, sp.Breaker.Window = 5, 2 * time.Hour
+	sp.Breaker.Failures, sp.Breaker.Window = 5, 2*time.Hour
 	sp.Health = &HealthWatch{Failures: 1, Restart: true,
 		Backoff: &Backoff{Initial: 10 * time.Second, Max: 5 * time.Minute, Multiplier: 2, ResetAfter: 10 * time.Minute}}
 	l := running(t, sp)
