@@ -108,6 +108,11 @@ func (f *feed) run() {
 // send hands an item over; it waits while the output is busy.
 func (f *feed) send(ctx context.Context, it item) bool {
 	select {
+	case f.items <- it: // what has room is never dropped, even when ctx has ended
+		return true
+	default:
+	}
+	select {
 	case f.items <- it:
 		return true
 	case <-ctx.Done():

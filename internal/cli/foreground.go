@@ -17,6 +17,9 @@ import (
 // progress is how often the progress line of a stop is brought up to date.
 const progress = 500 * time.Millisecond
 
+// lastWords is how long the streams of a server that has ended may take to end.
+const lastWords = 500 * time.Millisecond
+
 // foreground is one run of a server in this process, with what it shows.
 type foreground struct {
 	a      *app
@@ -52,8 +55,10 @@ func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, eve
 	defer stopWatch()
 	var readers sync.WaitGroup
 	end := fg.steer(watch, &readers, steering{began: began, started: started, ended: ended, signals: signals, stop: cancel})
-	stopWatch()
+	// The server ends its streams when it ends; what it sent last is shown.
+	last := time.AfterFunc(lastWords, stopWatch)
 	readers.Wait()
+	last.Stop()
 	f.try(item{status: new(string)})
 	if fg.client != nil {
 		closeClient(fg.client)
@@ -194,6 +199,9 @@ func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket 
 					fg.feed.send(ctx, item{note: "cannot go on showing events: " + err.Error()})
 				}
 				return
+			}
+			if e.Type == "server.stopped" {
+				return // the last event; the stream itself would wait for the next server
 			}
 			if fg.shown(&e) && !fg.feed.send(ctx, item{event: &e}) {
 				return

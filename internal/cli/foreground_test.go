@@ -91,6 +91,8 @@ func TestCtrlCStopsTheSecondOneKills(t *testing.T) {
 				if presses == 2 {
 					<-s.hurried
 				}
+				close(b.follow)
+				close(b.moreLines)
 				s.end <- served{}
 			}()
 			code, _, stderr := b.run(t, append([]string{"--state-dir", t.TempDir()}, strings.Fields(command)...)...)
