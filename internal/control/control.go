@@ -105,7 +105,9 @@ type Record struct {
 	Source     string          `json:"source"`
 	CreatedAt  time.Time       `json:"created_at"`
 	State      supervise.State `json:"state"`
-	Identity   *proc.Identity  `json:"identity,omitempty"` // of the live generation
+	// BootID is the boot whose clock the state's instants are read from.
+	BootID   string         `json:"boot_id,omitempty"`
+	Identity *proc.Identity `json:"identity,omitempty"` // of the live generation
 }
 
 // Entry is one journal entry: what became of one process, whole.

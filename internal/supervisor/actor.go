@@ -44,6 +44,8 @@ type actor struct {
 	stops  []func() // ends the asking of probes
 	debt   *debt    // what could not be persisted yet
 	gone   bool     // removed: takes no more
+	// otherBoot says that the journaled state is of another boot of the machine.
+	otherBoot bool
 }
 
 // identity is what never changes of a process.
@@ -267,7 +269,7 @@ func (a *actor) events(in []supervise.Event) []control.Event {
 // record is the process as it is now.
 func (a *actor) record(whole bool) control.Record {
 	r := control.Record{Seq: a.seq, ID: a.who.id, Name: a.who.name, Source: a.who.source, CreatedAt: a.who.created,
-		State: a.state, Identity: a.ident}
+		State: a.state, BootID: a.sup.bootID, Identity: a.ident}
 	if whole {
 		r.Definition = a.def
 	}

@@ -66,6 +66,9 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 
 	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, j, p)
 	s.closers, s.notes = closers, h.Notes()
+	if s.bootID, err = proc.BootID(); err != nil {
+		return nil, err
+	}
 	if s.journalID, err = journalID(filepath.Join(o.Dir, "journal", "id")); err != nil {
 		return nil, err
 	}

@@ -67,15 +67,17 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 	a := &actor{sup: s, who: identity{id: rec.ID, name: name, source: rec.Source, created: rec.CreatedAt},
 		def: rec.Definition, spec: &spec, state: rec.State, seq: def.Seq}
 	if last.Record != nil {
-		a.state, a.seq, a.ident = last.Record.State, last.Seq, last.Record.Identity
+		rec = last.Record
+		a.state, a.seq, a.ident = rec.State, last.Seq, rec.Identity
 	}
+	a.otherBoot = rec.BootID != s.bootID
 	return a
 }
 
 // resume brings a revived process back: a live generation is adopted, one that
 // ended meanwhile is decided upon once, and timers run on.
 func (a *actor) resume() error {
-	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation}
+	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.otherBoot}
 	if a.state.Alive || a.state.SpawnPending {
 		in.PID = a.adoptLive(&in)
 		// The FIFOs hold what was written meanwhile.
@@ -84,10 +86,6 @@ func (a *actor) resume() error {
 			return err
 		}
 		a.sink = sink
-	}
-	// The shutdown that ended the last supervisor does not bind this one.
-	if in.PID == 0 {
-		a.state.Barrier = false
 	}
 	return a.step(in)
 }

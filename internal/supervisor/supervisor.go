@@ -49,6 +49,7 @@ type Supervisor struct {
 	started   time.Time
 	notes     []string
 	journalID string
+	bootID    string
 	closers   []func() error // in the order of opening
 
 	running   sync.WaitGroup // drains under way
