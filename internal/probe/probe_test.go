@@ -312,16 +312,19 @@ func TestStopFromWithinReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRunner(Options{})
 		defer r.Close()
-		var stop func()
-		n := 0
-		var err error
-		stop, err = r.Start(execSpec("a", api.Probe{InitialDelay: api.Duration(time.Second)}, sleepy(0)), func(Result) { n++; stop() })
+		stops := make(chan func(), 1)
+		var n atomic.Int64
+		stop, err := r.Start(execSpec("a", api.Probe{InitialDelay: api.Duration(time.Second)}, sleepy(0)), func(Result) {
+			n.Add(1)
+			(<-stops)()
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		stops <- stop
 		<-time.After(time.Hour)
-		if n != 1 {
-			t.Errorf("%d reports", n)
+		if n.Load() != 1 {
+			t.Errorf("%d reports", n.Load())
 		}
 	})
 }
