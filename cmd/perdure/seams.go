@@ -41,21 +41,31 @@ func buildVersion() string {
 func seams() cli.Seams {
 	v := buildVersion()
 	return cli.Seams{
-		Version:      v,
-		Dial:         dial,
-		StateDir:     server.StateDir,
-		SocketPath:   server.SocketPath,
-		Running:      server.Running,
-		Serve:        func(ctx context.Context, o cli.ServeOptions, started func(cli.Started)) (int, error) { return serve(ctx, v, o, started) },
+		Version:    v,
+		Dial:       dial,
+		StateDir:   server.StateDir,
+		SocketPath: server.SocketPath,
+		Running:    server.Running,
+		Serve: func(ctx context.Context, o cli.ServeOptions, started func(cli.Started)) (int, error) {
+			return serve(ctx, v, o, started)
+		},
 		Supervisor:   func(args []string) int { return supervisor.Main(args, v) },
 		Find:         config.Find,
 		LoadConfig:   loadConfig,
 		Schema:       config.Schema,
 		Presets:      definition.Presets,
 		Preset:       definition.Preset,
-		Complete:     func(d api.Definition) api.Definition { return definition.Redact(definition.Fill(d)) },
+		Complete:     complete,
 		NeedsRestart: definition.NeedsRestart,
 	}
+}
+
+func complete(defs map[string]api.Definition) map[string]api.Definition {
+	out := definition.FillAll(defs)
+	for name, d := range out {
+		out[name] = definition.Redact(d)
+	}
+	return out
 }
 
 // connection gives *client.Client the shape that the commands ask for.

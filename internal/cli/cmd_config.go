@@ -35,13 +35,13 @@ type shownConfig struct {
 func (a *app) configShow() *cobra.Command {
 	var name string
 	cmd := command("show", "Print the configuration with all defaults filled in", `
-That of the running Perdure, or with --file that of the files. Values that look
+That of the running Perdure; with --file, or when none runs, that of the files. Values that look
 like secrets are hidden.`, `
 perdure config show
 perdure config show --name web
 perdure config show -f perdure.yaml --json`,
 		cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
-			if len(a.flags.files) > 0 {
+			if len(a.flags.files) > 0 || a.nothingRuns() {
 				cfg, err := a.loadFiles()
 				if err != nil {
 					return err
@@ -60,6 +60,16 @@ perdure config show -f perdure.yaml --json`,
 	return cmd
 }
 
+// nothingRuns says that no server runs in the state directory, if one is meant.
+func (a *app) nothingRuns() bool {
+	_, stateDir, err := a.target()
+	if err != nil || stateDir == "" {
+		return false
+	}
+	server, _ := a.seams.Running(stateDir)
+	return server == 0
+}
+
 // loadFiles reads the files, which must be sound.
 func (a *app) loadFiles() (api.Config, error) {
 	if err := a.findFiles(); err != nil {
@@ -70,26 +80,18 @@ func (a *app) loadFiles() (api.Config, error) {
 }
 
 func (a *app) showConfig(cfg api.Config, name string) error {
-	out := shownConfig{a.complete(cfg.Definitions), cfg.Settings}
+	out := shownConfig{a.seams.Complete(cfg.Definitions), cfg.Settings}
 	if name != "" {
 		def, ok := cfg.Definitions[name]
 		if !ok {
 			return api.Errorf(api.CodeNotFound, "cannot find a process %q%s", name, didYouMean(name, sortedNames(cfg.Definitions)))
 		}
-		out = shownConfig{Processes: a.complete(map[string]api.Definition{name: def})}
+		out = shownConfig{Processes: a.seams.Complete(map[string]api.Definition{name: def})}
 	}
 	if a.flags.json {
 		return a.printJSON(out)
 	}
 	return a.printYAML(out)
-}
-
-func (a *app) complete(defs map[string]api.Definition) map[string]api.Definition {
-	out := make(map[string]api.Definition, len(defs))
-	for name := range defs {
-		out[name] = a.seams.Complete(defs[name])
-	}
-	return out
 }
 
 func (a *app) printYAML(v any) error {
@@ -173,7 +175,7 @@ perdure config diff --json`,
 				if err != nil {
 					return err
 				}
-				list, err := a.diff(a.complete(now.Definitions), a.complete(next.Definitions))
+				list, err := a.diff(a.seams.Complete(now.Definitions), a.seams.Complete(next.Definitions))
 				if err != nil {
 					return err
 				}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,7 +61,7 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 	defer stopSignals()
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	w := signalWatch{signals: signals, stop: cancel, started: make(chan Started, 1), over: make(chan struct{})}
+	w := signalWatch{signals: signals, stop: cancel, now: a.now, started: make(chan Started, 1), over: make(chan struct{})}
 	var watching sync.WaitGroup
 	watching.Go(w.run)
 	code, err := a.seams.Serve(ctx, o, func(s Started) {
@@ -82,6 +83,7 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 type signalWatch struct {
 	signals <-chan os.Signal
 	stop    func()
+	now     func() time.Time
 	started chan Started
 	over    chan struct{} // closed when the server has ended
 }
@@ -90,11 +92,17 @@ type signalWatch struct {
 func (w *signalWatch) run() {
 	var hurry func() // nil until it answers; then a second signal from before counts too
 	asked := 0
+	var last time.Time
 	for {
 		select {
 		case s := <-w.started:
 			hurry = s.Hurry
 		case <-w.signals:
+			now := w.now()
+			if asked > 0 && now.Sub(last) < samePress {
+				continue
+			}
+			last = now
 			asked++
 			w.stop()
 		case <-w.over:

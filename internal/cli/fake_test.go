@@ -187,7 +187,7 @@ func newBench() *bench {
 			}
 			return api.Definition{Restart: api.RestartAlways}, nil
 		},
-		Complete:     func(d api.Definition) api.Definition { return d },
+		Complete:     func(d map[string]api.Definition) map[string]api.Definition { return d },
 		NeedsRestart: func(a, b api.Definition) bool { return len(a.Command) != len(b.Command) },
 		Supervisor:   func(args []string) int { return len(args) },
 	}
@@ -198,8 +198,16 @@ func newBench() *bench {
 func (b *bench) run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var mu sync.Mutex
+	clock := func() time.Time { // a second later each time
+		mu.Lock()
+		defer mu.Unlock()
+		now = now.Add(time.Second)
+		return now
+	}
 	a := &app{seams: b.seams, out: &out, errOut: &errOut, getenv: func(k string) string { return b.env[k] },
-		now:     func() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) },
+		now: clock,
 		signals: func() (<-chan os.Signal, func()) { return b.signals, func() {} }}
 	if b.in != nil {
 		a.out = b.in

@@ -20,6 +20,10 @@ const progress = 500 * time.Millisecond
 // lastWords is how long the streams of a server that has ended may take to end.
 const lastWords = 500 * time.Millisecond
 
+// samePress is the time in which a further signal counts as the same Ctrl-C:
+// wrappers such as timeout(1) send it to a process and to its group.
+const samePress = 250 * time.Millisecond
+
 // foreground is one run of a server in this process, with what it shows.
 type foreground struct {
 	a      *app
@@ -109,6 +113,9 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 				fg.note("cannot show the output: " + err.Error())
 			}
 		case <-s.signals:
+			if presses > 0 && fg.a.now().Sub(asked) < samePress {
+				continue
+			}
 			presses++
 			if presses == 1 {
 				asked = fg.a.now()

@@ -114,6 +114,9 @@ func (a *app) commandHint(cmd *cobra.Command, typed string) string {
 func didYouMean(typed string, names []string) string {
 	best, bestDistance := "", max(len(typed)/3, 1)+1
 	for _, name := range names {
+		if name == typed {
+			continue // it exists: the error is about something else
+		}
 		d := distance(typed, name)
 		if len(typed) >= 2 && strings.HasPrefix(name, typed) {
 			d = min(d, 1)

@@ -71,8 +71,8 @@ type Seams struct {
 	Schema     func() []byte
 	Presets    func() []string
 	Preset     func(name string) (api.Definition, error)
-	// Complete fills in the defaults of a definition and hides its secrets.
-	Complete func(d api.Definition) api.Definition
+	// Complete fills in the defaults of definitions and hides their secrets.
+	Complete func(defs map[string]api.Definition) map[string]api.Definition
 	// NeedsRestart says whether a change is one that a running program cannot follow.
 	NeedsRestart func(old, changed api.Definition) bool
 }
