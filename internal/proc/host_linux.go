@@ -372,8 +372,11 @@ func (h *Host) endStart() {
 }
 
 // add makes p known and watches its pidfd. Edge triggered: one event when it
-// ends, one more when somebody else's zombie is reaped.
+// ends, one more when somebody else's zombie is reaped. It holds p.mu, because
+// the loop may meet p as an ended child before its pidfd is watched.
 func (h *Host) add(p *Process) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
@@ -390,6 +393,7 @@ func (h *Host) add(p *Process) error {
 	h.byPID[p.id.PID] = p
 	h.mu.Unlock()
 	if err := h.watch(p.fd, unix.EPOLLIN|unix.EPOLLET, p.slot, readyPidfd); err != nil {
+		p.phase = phaseGone // nothing is told of it
 		h.forget(p)
 		return err
 	}
