@@ -8,6 +8,9 @@ type Definition struct {
 	// Name is the process's name: a letter or digit, then letters, digits,
 	// "-" and "_", at most 63 in all. In a file it is the key.
 	Name string `json:"name,omitempty" yaml:"-"`
+	// Origin is the name of the definition that this one was spawned from;
+	// empty for one that stands for itself.
+	Origin string `json:"origin,omitempty" yaml:"-"`
 	// Description is free text for people.
 	Description string `json:"description,omitempty" yaml:"description,omitempty"`
 	// Preset names a set of defaults (see Presets in the reference). Keys that
@@ -15,7 +18,8 @@ type Definition struct {
 	Preset string `json:"preset,omitempty" yaml:"preset,omitempty"`
 
 	// Command is the program and its arguments. In a file it may be one
-	// string, which then runs under "sh -c" with exec.
+	// string, which is split into words, or run under "sh -c" when it needs a
+	// shell.
 	Command Command `json:"command" yaml:"command"`
 	// Dir is the working directory. Default: the directory of the file.
 	Dir string `json:"dir,omitempty" yaml:"dir,omitempty"`
@@ -43,13 +47,13 @@ type Definition struct {
 	// Default: always; never for a oneshot.
 	Restart RestartPolicy `json:"restart,omitempty" yaml:"restart,omitempty"`
 	// NoRestartCodes are exit codes after which it is never restarted.
-	NoRestartCodes []int `json:"no_restart_codes,omitempty" yaml:"no_restart_codes,omitempty"`
+	NoRestartCodes []int `json:"no_restart_codes,omitzero" yaml:"no_restart_codes,omitempty"`
 	// NoRestartCodeMin, when above 0, forbids a restart after exit codes from
 	// it up to 127. The codes 128 to 255 mean "ended by a signal" in shells and
 	// are not concerned.
 	NoRestartCodeMin int `json:"no_restart_code_min,omitempty" yaml:"no_restart_code_min,omitempty"`
 	// NoRestartSignals are signals after whose death it is never restarted.
-	NoRestartSignals []string `json:"no_restart_signals,omitempty" yaml:"no_restart_signals,omitempty"`
+	NoRestartSignals []string `json:"no_restart_signals,omitzero" yaml:"no_restart_signals,omitempty"`
 	// SignalIsFailure says whether death by a signal is a failure. Default true.
 	SignalIsFailure *bool `json:"signal_is_failure,omitempty" yaml:"signal_is_failure,omitempty"`
 	// OnNoRestart says what happens when an exit is not followed by a restart:
@@ -202,7 +206,7 @@ type Stable struct {
 	From string `json:"from,omitempty" yaml:"from,omitempty"`
 	// Resets lists what is set back: "backoff", "failures", "window",
 	// "restarts". Default: backoff, failures and restarts.
-	Resets []string `json:"resets,omitempty" yaml:"resets,omitempty"`
+	Resets []string `json:"resets,omitzero" yaml:"resets,omitempty"`
 }
 
 // Probe asks a process whether it is ready or healthy.
