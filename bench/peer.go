@@ -163,6 +163,13 @@ func (in *incarnation) end(ctx context.Context) {
 func (in *incarnation) clean() {
 	killMarked(in.mark, in.b.tools.child)
 	in.b.world.sweep(in.prefix())
+	// A peer that was killed in the middle of a fork leaves a program that has
+	// not spoken yet.
+	for range 10 {
+		if killMarked(in.mark, "") == 0 {
+			break
+		}
+	}
 	if in.main != nil {
 		_ = in.main.Wait() // how it ended says nothing here
 		in.main = nil

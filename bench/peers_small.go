@@ -164,11 +164,12 @@ type pm2Peer struct{}
 
 func (pm2Peer) name() string { return "pm2" }
 
-func (pm2Peer) find(ctx context.Context) (string, error) {
-	if _, err := versionOf(ctx, "pm2", "--help"); err != nil {
-		return "", err
+// find runs nothing: each command of pm2, help included, would leave a daemon
+// under the user's home.
+func (pm2Peer) find(context.Context) (string, error) {
+	if resolved("pm2") == "" {
+		return "", errors.New("is not installed")
 	}
-	// `pm2 --version` would start a daemon under the user's home.
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(resolved("pm2")), "..", "package.json"))
 	if err != nil {
 		return "", err

@@ -17,7 +17,7 @@ import (
 const markVariable = "PERDURE_BENCH_MARK"
 
 // marked lists the processes that carry the mark in their environment, without
-// the programs under supervision, which inherit it.
+// the programs under supervision, which inherit it; with child "" all of them.
 func marked(mark, child string) []int {
 	want := []byte(markVariable + "=" + mark + "\x00")
 	dirs, err := filepath.Glob("/proc/[0-9]*")
@@ -31,7 +31,7 @@ func marked(mark, child string) []int {
 			continue
 		}
 		if exe, err := os.Readlink(d + "/exe"); err != nil || exe == child {
-			continue
+			continue // a zombie has no exe
 		}
 		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
 			out = append(out, pid)
