@@ -39,7 +39,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	closers = append(closers, held.Release)
-	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{})
+	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{SyncEvery: journal.DefaultSyncEvery})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}

@@ -15,7 +15,7 @@ import (
 
 // latest is what recovery needs of the journal.
 type latest interface {
-	Latest() iter.Seq2[string, journal.Frame]
+	LatestErr() iter.Seq2[journal.Frame, error]
 }
 
 // recover rebuilds the actors from the journal and adopts what still lives.
@@ -23,7 +23,12 @@ type latest interface {
 func (s *Supervisor) recover(ctx context.Context, j latest) error {
 	defs := map[string]control.Entry{}
 	procs := map[string]control.Entry{}
-	for key, f := range j.Latest() {
+	for f, err := range j.LatestErr() {
+		if err != nil {
+			s.o.Logger.Error("Cannot read a journal entry; it is left alone", "error", err)
+			continue
+		}
+		key := f.Key
 		kind, name, ok := strings.Cut(key, "/")
 		if !ok {
 			continue
