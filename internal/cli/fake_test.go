@@ -207,7 +207,7 @@ func (b *bench) run(t *testing.T, args ...string) (code int, stdout, stderr stri
 		return now
 	}
 	a := &app{seams: b.seams, out: &out, errOut: &errOut, getenv: func(k string) string { return b.env[k] },
-		now: clock,
+		now:     clock,
 		signals: func() (<-chan os.Signal, func()) { return b.signals, func() {} }}
 	if b.in != nil {
 		a.out = b.in
