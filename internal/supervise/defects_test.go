@@ -195,6 +195,18 @@ func TestP8_W3_K7_Q12_AFailedSpawnIsTriedAgain(t *testing.T) {
 	l.is(api.StateRunning, "")
 }
 
+// Without a backoff a program that is not there would be tried again and again
+// in one Step after the other, and the processor with it.
+func TestP8_AFailedSpawnNeverSpins(t *testing.T) {
+	t.Parallel()
+	sp := base()
+	sp.Backoff = Backoff{}
+	l := newLine(t, sp)
+	l.refuse = func(uint64) string { return "exec: no such file" }
+	l.feed(Input{Kind: Start})
+	l.is(api.StateBackoff, "")
+}
+
 func TestP8_AFailedSpawnIsTerminalWithoutRestart(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []api.RestartPolicy{api.RestartNever, api.RestartOnSuccess} {

@@ -305,8 +305,16 @@ func (m *machine) delay(e *Exit) time.Duration {
 			return w.Pause
 		}
 	}
-	return m.sp.Backoff.wait(s.BackoffN-1+m.sp.Backoff.FirstExponent, m.in.Roll)
+	d := m.sp.Backoff.wait(s.BackoffN-1+m.sp.Backoff.FirstExponent, m.in.Roll)
+	if e.Cause == string(api.ReasonSpawnError) {
+		return max(d, minSpawnWait)
+	}
+	return d
 }
+
+// minSpawnWait is the least wait after a failed spawn. Nothing ran, so nothing
+// slows the next try down: without a floor a backoff of nothing would spin.
+const minSpawnWait = 100 * time.Millisecond
 
 // restartAfter orders an automatic restart; without a wait in this very Step.
 func (m *machine) restartAfter(d time.Duration) {
