@@ -32,9 +32,14 @@ type Host struct {
 	groupByFD bool
 
 	epoll, wake int
-	sigchld     chan os.Signal
-	ended       sync.WaitGroup
-	stopped     chan struct{} // closed by Close
+	// ready is the epoll as a file of the runtime's own poller. A goroutine that
+	// waits there takes no thread, and whom it tells runs next without the
+	// delay that leaving a blocking system call costs.
+	ready     *os.File
+	readyConn syscall.RawConn
+	sigchld   chan os.Signal
+	ended     sync.WaitGroup
+	stopped   chan struct{} // closed by Close
 
 	mu       sync.Mutex
 	closed   bool
@@ -96,6 +101,16 @@ func (h *Host) open() (err error) {
 	}
 	if h.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("cannot make an epoll: %w", err)
+	}
+	if err = unix.SetNonblock(h.epoll, true); err != nil { // NewFile polls what is so
+		return fmt.Errorf("cannot make an epoll: %w", err)
+	}
+	h.ready = os.NewFile(uintptr(h.epoll), "epoll")
+	if h.readyConn, err = h.ready.SyscallConn(); err == nil {
+		err = h.ready.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return fmt.Errorf("cannot wait for an epoll: %w", err)
 	}
 	if h.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("cannot make an eventfd: %w", err)
@@ -181,10 +196,13 @@ func (h *Host) closeFiles() {
 	if h.null != nil {
 		_ = h.null.Close() //ok: nothing was written
 	}
-	for _, fd := range []int{h.epoll, h.wake} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+	if h.ready != nil {
+		_ = h.ready.Close() //ok: it closes the epoll, which holds no data
+	} else if h.epoll >= 0 {
+		unix.Close(h.epoll)
+	}
+	if h.wake >= 0 {
+		unix.Close(h.wake)
 	}
 	if h.cgroups != nil {
 		h.cgroups.close()
@@ -216,12 +234,9 @@ const (
 func (h *Host) loop() {
 	var events [128]unix.EpollEvent
 	for {
-		n, err := unix.EpollWait(h.epoll, events[:], h.untilPoll())
-		if err != nil && err != unix.EINTR {
-			panic("proc: epoll_wait: " + err.Error())
-		}
+		n := h.await(events[:])
 		woken := false
-		for _, ev := range events[:max(n, 0)] {
+		for _, ev := range events[:n] {
 			if ev.Pad == readyWake {
 				woken = true
 				continue
@@ -257,19 +272,33 @@ func (h *Host) drainWake() {
 	_, _ = unix.Read(h.wake, b[:]) //ok: EAGAIN means that it is empty
 }
 
-// untilPoll is the time to the next poll in the milliseconds of epoll_wait.
-func (h *Host) untilPoll() int {
+// await waits for events, or for the time of the next poll.
+func (h *Host) await(events []unix.EpollEvent) (n int) {
+	var err error
+	_ = h.ready.SetReadDeadline(h.firstPoll()) //ok: open has tried that it works
+	waited := h.readyConn.Read(func(fd uintptr) bool {
+		n, err = unix.EpollWait(int(fd), events, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+	if err == nil && waited != nil && !errors.Is(waited, os.ErrDeadlineExceeded) {
+		err = waited
+	}
+	if err != nil && err != unix.EINTR {
+		panic("proc: cannot wait for the epoll: " + err.Error())
+	}
+	return max(n, 0)
+}
+
+// firstPoll is the time of the next poll, or zero.
+func (h *Host) firstPoll() (first time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.polled) == 0 {
-		return -1
-	}
-	first := time.Duration(1<<63 - 1)
-	now := time.Now()
 	for p := range h.polled {
-		first = min(first, p.nextPoll.Sub(now))
+		if first.IsZero() || p.nextPoll.Before(first) {
+			first = p.nextPoll
+		}
 	}
-	return int(max(0, first+time.Millisecond-1) / time.Millisecond)
+	return first
 }
 
 // poll looks at those whose time has come. All of them share one snapshot.
