@@ -31,12 +31,7 @@ type Host struct {
 	// another group that has got the same number (N13, S4).
 	groupByFD bool
 
-	epoll, wake int
-	// ready is the epoll as a file of the runtime's own poller. A goroutine that
-	// waits there takes no thread, and whom it tells runs next without the
-	// delay that leaving a blocking system call costs.
-	ready     *os.File
-	readyConn syscall.RawConn
+	poller
 	sigchld   chan os.Signal
 	ended     sync.WaitGroup
 	stopped   chan struct{} // closed by Close
@@ -53,6 +48,15 @@ type Host struct {
 	reapAgain bool
 }
 
+// poller is the epoll and what wakes it up.
+type poller struct {
+	epoll, wake int
+	// ready is the epoll as a file of the runtime's own poller: a goroutine that
+	// waits there takes no thread.
+	ready     *os.File
+	readyConn syscall.RawConn
+}
+
 // The kinds of what the epoll reports, kept in the upper half of its data.
 const (
 	readyPidfd int32 = iota
@@ -64,7 +68,7 @@ const (
 // what nothing can be done without: pidfds (Linux 5.4). All open descriptors of
 // this process but 0, 1 and 2 become close-on-exec.
 func NewHost(o Options) (*Host, error) {
-	h := &Host{opt: o, epoll: -1, wake: -1, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{},
+	h := &Host{opt: o, poller: poller{epoll: -1, wake: -1}, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{},
 		stopped: make(chan struct{})}
 	if err := h.open(); err != nil {
 		h.closeFiles()
@@ -284,6 +288,7 @@ func (h *Host) await(events []unix.EpollEvent) (n int) {
 		err = waited
 	}
 	if err != nil && err != unix.EINTR {
+		//ok: only a descriptor that this code has closed too early can do this.
 		panic("proc: cannot wait for the epoll: " + err.Error())
 	}
 	return max(n, 0)
