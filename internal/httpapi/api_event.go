@@ -15,8 +15,8 @@ import (
 	"github.com/perdure/perdure/internal/event"
 )
 
-// selection is what the routes of events have in common.
-type selection struct {
+// Selection is what the routes of events have in common.
+type Selection struct {
 	Pattern string `query:"pattern" doc:"Types to select: * stands for any text, several are joined by commas"`
 	Name    string `query:"name" doc:"Select one process"`
 	After   uint64 `query:"after" doc:"Select events with a greater seq"`
@@ -24,7 +24,7 @@ type selection struct {
 	Last    int    `query:"last" minimum:"0" maximum:"1000" doc:"Select the last n in place of the first"`
 }
 
-func (in *selection) query(now time.Time) (api.EventQuery, error) {
+func (in *Selection) query(now time.Time) (api.EventQuery, error) {
 	q := api.EventQuery{Pattern: in.Pattern, Name: in.Name, After: in.After, Last: in.Last}
 	if _, err := event.Compile(in.Pattern); err != nil {
 		return q, err
@@ -53,7 +53,7 @@ func parseSince(text string, now time.Time) (*time.Time, error) {
 }
 
 type eventsInput struct {
-	selection
+	Selection
 	Limit int `query:"limit" minimum:"0" maximum:"1000" doc:"Most events of the page; default 100"`
 }
 
@@ -71,7 +71,7 @@ func (s *server) events(ctx context.Context, in *eventsInput) (*answer[api.Event
 }
 
 type streamInput struct {
-	selection
+	Selection
 	LastEventID string `header:"Last-Event-ID" doc:"Continue after this seq; it stands above after, since and last"`
 }
 

@@ -17,7 +17,8 @@ import (
 // an error at once still gets its status.
 const headerWait = 200 * time.Millisecond
 
-type logSelection struct {
+// LogSelection is what the routes of logs have in common.
+type LogSelection struct {
 	Stream string `query:"stream" enum:"stdout,stderr" doc:"Select one stream; default both"`
 	Lines  int    `query:"lines" minimum:"-1" default:"100" doc:"Lines to begin with, per process, counted from the end; -1 means all"`
 	Since  string `query:"since" doc:"Select lines at or after a time (RFC 3339), or of the last span (10m)"`
@@ -26,30 +27,30 @@ type logSelection struct {
 	Accept string `header:"Accept" hidden:"true"`
 }
 
-func (in *logSelection) query(names []string) (api.LogQuery, error) {
+func (in *LogSelection) query(names []string) (api.LogQuery, error) {
 	since, err := parseSince(in.Since, time.Now())
 	return api.LogQuery{Names: names, Stream: in.Stream, Lines: in.Lines, Since: since, Cursor: in.Cursor, Follow: in.Follow}, err
 }
 
 type processLogsInput struct {
-	named
-	logSelection
+	Named
+	LogSelection
 }
 
 func (s *server) processLogs(ctx context.Context, in *processLogsInput) (*huma.StreamResponse, error) {
-	return s.logStream(ctx, []string{in.Name}, &in.logSelection)
+	return s.logStream(ctx, []string{in.Name}, &in.LogSelection)
 }
 
 type logsInput struct {
 	Names []string `query:"name,explode" doc:"Names or globs; none means all"`
-	logSelection
+	LogSelection
 }
 
 func (s *server) logs(ctx context.Context, in *logsInput) (*huma.StreamResponse, error) {
-	return s.logStream(ctx, in.Names, &in.logSelection)
+	return s.logStream(ctx, in.Names, &in.LogSelection)
 }
 
-func (s *server) logStream(_ context.Context, names []string, in *logSelection) (*huma.StreamResponse, error) {
+func (s *server) logStream(_ context.Context, names []string, in *LogSelection) (*huma.StreamResponse, error) {
 	q, err := in.query(names)
 	if err != nil {
 		return nil, err

@@ -7,9 +7,10 @@ import (
 	"github.com/perdure/perdure/api"
 )
 
-// named is the input of routes about one process. The pattern keeps anything
+// Named is the input of routes about one process. (Huma sees parameters of
+// exported embedded types only.) The pattern keeps anything
 // that is no name, such as "..", away from what lies behind.
-type named struct {
+type Named struct {
 	Name string `path:"name" pattern:"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$" patternDescription:"name of a process" doc:"Name of the process"`
 }
 
@@ -25,16 +26,16 @@ func (s *server) processes(ctx context.Context, in *processesInput) (*answer[[]a
 	return answerWith(list, err)
 }
 
-func (s *server) process(ctx context.Context, in *named) (*answer[api.Process], error) {
+func (s *server) process(ctx context.Context, in *Named) (*answer[api.Process], error) {
 	return answerWith(s.backend.Process(ctx, in.Name))
 }
 
-func (s *server) definition(ctx context.Context, in *named) (*answer[api.Definition], error) {
+func (s *server) definition(ctx context.Context, in *Named) (*answer[api.Definition], error) {
 	return answerWith(s.backend.Definition(ctx, in.Name))
 }
 
 type defineInput struct {
-	named
+	Named
 	Body api.Definition
 }
 
@@ -48,12 +49,12 @@ func (s *server) define(ctx context.Context, in *defineInput) (*answer[api.Proce
 	return answerWith(s.backend.Define(ctx, in.Body))
 }
 
-func (s *server) remove(ctx context.Context, in *named) (*none, error) {
+func (s *server) remove(ctx context.Context, in *Named) (*none, error) {
 	return nil, s.backend.Remove(ctx, in.Name)
 }
 
 type commandInput struct {
-	named
+	Named
 	Body api.CommandRequest
 }
 
@@ -89,21 +90,25 @@ type VerbRequest struct {
 }
 
 type verbInput struct {
-	named
-	Body VerbRequest `required:"false"`
+	Named
+	Body *VerbRequest // may be left out
 }
 
 // verb binds a route whose path says the verb.
 func verb(name string) func(*server, huma.API, huma.Operation) {
 	return typed(func(s *server, ctx context.Context, in *verbInput) (*answer[api.Process], error) {
-		return s.command(ctx, &commandInput{named: in.named, Body: api.CommandRequest{
-			Verb: name, Signal: in.Body.Signal, Force: in.Body.Force, Wait: in.Body.Wait, Timeout: in.Body.Timeout,
+		var b VerbRequest
+		if in.Body != nil {
+			b = *in.Body
+		}
+		return s.command(ctx, &commandInput{Named: in.Named, Body: api.CommandRequest{
+			Verb: name, Signal: b.Signal, Force: b.Force, Wait: b.Wait, Timeout: b.Timeout,
 		}})
 	})
 }
 
 type waitInput struct {
-	named
+	Named
 	Body api.WaitRequest
 }
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"time"
 
 	"github.com/perdure/perdure/api"
 )
@@ -59,14 +60,18 @@ type ShutdownRequest struct {
 }
 
 type shutdownInput struct {
-	Body ShutdownRequest `required:"false"`
+	Body *ShutdownRequest // may be left out
 }
 
 func (s *server) shutdown(ctx context.Context, in *shutdownInput) (*none, error) {
-	if in.Body.Timeout < 0 {
+	var timeout time.Duration
+	if in.Body != nil {
+		timeout = in.Body.Timeout.D()
+	}
+	if timeout < 0 {
 		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
 	}
-	return nil, s.backend.Shutdown(ctx, in.Body.Timeout.D())
+	return nil, s.backend.Shutdown(ctx, timeout)
 }
 
 type openapiOutput struct {
