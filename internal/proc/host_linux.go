@@ -32,9 +32,9 @@ type Host struct {
 	groupByFD bool
 
 	poller
-	sigchld   chan os.Signal
-	ended     sync.WaitGroup
-	stopped   chan struct{} // closed by Close
+	sigchld chan os.Signal
+	ended   sync.WaitGroup
+	stopped chan struct{} // closed by Close
 
 	mu       sync.Mutex
 	closed   bool
