@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -223,21 +224,28 @@ func (l *Log) write() {
 // the group.
 func (l *Log) gather(group []*request) []*request {
 	events := 0
-	for {
-		r := group[len(group)-1]
-		if r.batch == nil {
-			return group
-		}
-		if events += len(r.batch.Events); events >= maxTransaction {
-			return group
-		}
+	if group[0].batch != nil {
+		events = len(group[0].batch.Events)
+	}
+	yielded := false
+	for group[len(group)-1].batch != nil && events < maxTransaction {
 		select {
 		case r := <-l.queue:
 			group = append(group, r)
+			if r.batch != nil {
+				events += len(r.batch.Events)
+			}
 		default:
-			return group
+			if yielded {
+				return group
+			}
+			// The callers of the last transaction are runnable and about to
+			// come again: without this each group would hold the fastest few.
+			yielded = true
+			runtime.Gosched()
 		}
 	}
+	return group
 }
 
 // carryOut commits the batches of a group, then does the trim at its end.
