@@ -2,7 +2,7 @@
 // socket in its state directory or on TCP with a token. It imports package api
 // and the standard library only.
 //
-// Every error is an *[api.Error] with the code that the server gave. When no
+// Every error has an *[api.Error] in its chain, with the code that the server gave. When no
 // server answers the code is [api.CodeUnavailable]. A *[TrimmedError] is the one
 // other error; only [Client.FollowEvents] yields it.
 package client
