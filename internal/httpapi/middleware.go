@@ -57,7 +57,8 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // panicked logs a panic and answers if nothing was sent yet.
 func (s *server) panicked(w *guardedWriter, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		panic(p) // net/http's own way to end a connection
+		//ok: this is net/http's own way to end a connection, passed on
+		panic(p)
 	}
 	s.opts.Log.Error("panic in a request", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if w.status == 0 {

@@ -122,7 +122,8 @@ func (s *server) register() {
 	s.spec = a.OpenAPI()
 	spec, err := json.Marshal(s.spec)
 	if err != nil {
-		panic("httpapi: the OpenAPI document cannot be written: " + err.Error()) // the table is wrong
+		//ok: only a type in the table that has no JSON form can do this
+		panic("httpapi: the OpenAPI document cannot be written: " + err.Error())
 	}
 	s.specJSON = spec
 }
