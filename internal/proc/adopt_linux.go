@@ -104,7 +104,7 @@ func (h *Host) identities(snap *snapshot, marker string) []Identity {
 	})
 	out := make([]Identity, 0, len(found))
 	for _, st := range found {
-		id := Identity{BootID: h.bootID, PID: st.pid, StartTime: st.start, Marker: marker}
+		id := Identity{BootID: h.bootID, PID: st.pid, StartTime: st.start, Marker: marker, Leads: st.pid == st.session}
 		if h.cgroups != nil {
 			id.Cgroup = h.cgroups.ours(st.pid)
 		}

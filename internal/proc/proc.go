@@ -62,6 +62,9 @@ type Identity struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// Marker is Spec.Marker.
 	Marker string `json:"marker,omitempty"`
+	// Leads says that it leads a session, as every process does that a Host has
+	// started. Only Find sets it.
+	Leads bool `json:"-"`
 }
 
 // Exit is how a leader ended. Code is 128+n after signal n.

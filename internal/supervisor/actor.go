@@ -44,6 +44,10 @@ type actor struct {
 	stops  []func() // ends the asking of probes
 	debt   *debt    // what could not be persisted yet
 	gone   bool     // removed: takes no more
+	// rest is the leader whose leftovers are being ended after a recovery, and
+	// sweeper looks for them again.
+	rest    *proc.Identity
+	sweeper *time.Timer
 	// otherBoot says that the journaled state is of another boot of the machine.
 	otherBoot bool
 }
@@ -110,7 +114,7 @@ func (a *actor) step(in supervise.Input) error {
 	next := []supervise.Input{in}
 	for first := true; len(next) > 0; first = false {
 		in, next = next[0], next[1:]
-		if in.Gone || in.Kind == supervise.Gone {
+		if (in.Gone || in.Kind == supervise.Gone) && in.Generation == a.state.Generation {
 			a.released()
 		}
 		in.Now, in.Roll = a.sup.o.Clock(), a.sup.o.Roll()
@@ -337,6 +341,9 @@ func (a *actor) close() {
 	}
 	if a.debt != nil {
 		a.debt.timer.Stop()
+	}
+	if a.sweeper != nil {
+		a.sweeper.Stop()
 	}
 	a.stopProbes()
 	if a.sink != nil {

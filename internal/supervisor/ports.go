@@ -21,6 +21,8 @@ type host interface {
 	adopt(id proc.Identity, notify func(proc.Notice)) (live, error)
 	// find returns what carries a marker in its environment and lives.
 	find(marker string) []proc.Identity
+	// sweep ends what a dead leader has left and says how much of it still lives.
+	sweep(id proc.Identity) (live int, err error)
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
 	release(name string) error
 }

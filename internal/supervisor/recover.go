@@ -1,15 +1,20 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
 	"github.com/perdure/perdure/internal/journal"
+	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -56,13 +61,43 @@ func (s *Supervisor) recover(ctx context.Context, j latest) error {
 	if err := s.tree.define(all, true); err != nil {
 		return fmt.Errorf("cannot order the journaled processes: %w", err)
 	}
-	for _, a := range s.actors {
-		if _, err := await(ctx, a, message{do: (*actor).resume}); err != nil {
-			return fmt.Errorf("cannot take %q over: %w", a.who.name, err)
-		}
+	if err := s.resumeAll(ctx); err != nil {
+		return err
 	}
 	s.tree.refresh()
 	return nil
+}
+
+// resumeAll has every actor take up what it had under way, side by side. Its
+// resume is in each inbox before any of them runs: a word on its dependencies
+// must not make one decide before it has looked for what lives.
+func (s *Supervisor) resumeAll(ctx context.Context) error {
+	outcomes := make(chan error, len(s.actors))
+	for _, a := range s.actors {
+		a.mu.Lock()
+		a.draining = true
+		a.inbox = append(a.inbox, message{do: (*actor).resume, done: func(_ control.Record, err error) {
+			if err != nil {
+				err = fmt.Errorf("cannot take %q over: %w", a.who.name, err)
+			}
+			outcomes <- err
+		}})
+		a.mu.Unlock()
+	}
+	for _, a := range s.actors {
+		s.running.Add(1)
+		go a.drain()
+	}
+	var errs []error
+	for range s.actors {
+		select {
+		case err := <-outcomes:
+			errs = append(errs, err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // revive makes an actor of what the journal says.
@@ -84,36 +119,88 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 func (a *actor) resume() error {
 	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.otherBoot}
 	if a.state.Alive || a.state.SpawnPending {
-		in.PID = a.adoptLive(&in)
-		// The FIFOs hold what was written meanwhile.
+		// The FIFOs hold what was written meanwhile. They are opened first, so
+		// that it is not lost when the last that holds them ends.
 		sink, err := a.sup.out.open(a.who.name, retention(a.def))
 		if err != nil {
 			return err
 		}
 		a.sink = sink
+		in.PID = a.adoptLive()
+		if in.PID == 0 {
+			in.Exit = supervise.Exit{Unknown: true, Cause: "unknown"}
+			in.Leftovers = a.rest != nil && a.sweepOnce()
+			if !in.Leftovers {
+				a.released()
+			}
+		}
 	}
 	return a.step(in)
 }
 
 // adoptLive adopts the recorded generation, or, when the supervisor died
-// between its start and its record, what carries its marker.
-func (a *actor) adoptLive(in *supervise.Input) int {
-	if a.ident == nil {
-		for _, id := range a.sup.host.find(a.marker()) {
-			if p, err := a.sup.host.adopt(id, a.notify(a.state.Generation)); err == nil {
-				a.proc, a.ident = p, &id
-				return id.PID
-			}
+// between its start and its record, the leader that carries its marker. Without
+// a leader it returns 0 and notes whose rest is to be ended.
+func (a *actor) adoptLive() int {
+	generation := a.state.Generation
+	if a.ident != nil {
+		p, err := a.sup.host.adopt(*a.ident, a.notify(generation))
+		if err == nil {
+			a.proc = p
+			return a.ident.PID
 		}
-		return 0
-	}
-	p, err := a.sup.host.adopt(*a.ident, a.notify(a.state.Generation))
-	if err != nil {
-		in.Exit = supervise.Exit{Unknown: true, Cause: "unknown"}
 		a.sup.o.Logger.Info("A process ended while nobody watched", "process", a.who.name, "pid", a.ident.PID, "error", err)
-		a.ident = nil
+		a.rest, a.ident = a.ident, nil
 		return 0
 	}
-	a.proc = p
-	return a.ident.PID
+	found := a.sup.host.find(a.marker())
+	for i := range found {
+		// A descendant that left its session is not what was spawned.
+		if !found[i].Leads {
+			continue
+		}
+		if p, err := a.sup.host.adopt(found[i], a.notify(generation)); err == nil {
+			a.proc, a.ident = p, &found[i]
+			return found[i].PID
+		}
+	}
+	if len(found) > 0 {
+		oldest := slices.MinFunc(found, func(a, b proc.Identity) int { return cmp.Compare(a.StartTime, b.StartTime) })
+		a.rest = &oldest
+	}
+	return 0
 }
+
+// sweepAgain is the time between two looks at what a dead leader has left.
+const sweepAgain = 10 * time.Millisecond
+
+// sweepOnce ends what a leader has left that died while nobody watched, and says
+// whether anything of it still lives. Then it looks again, until nothing does:
+// only then is Gone told, so that no generation runs beside the rest of another.
+func (a *actor) sweepOnce() bool {
+	live, err := a.sup.host.sweep(*a.rest)
+	if err != nil {
+		a.sup.o.Logger.Warn("Cannot end what a process has left; it is tried again", "process", a.who.name, "error", err)
+		live = max(live, 1) // unknown is not gone
+	}
+	if live == 0 {
+		a.rest = nil
+		return false
+	}
+	wait := sweepAgain
+	if err != nil {
+		wait = time.Second
+	}
+	a.sweeper = time.AfterFunc(wait, func() { a.post(message{do: (*actor).sweepOn}) })
+	return true
+}
+
+// sweepOn goes on with a sweep and tells its end.
+func (a *actor) sweepOn() error {
+	if a.rest == nil || a.sweepOnce() {
+		return nil
+	}
+	return a.step(supervise.Input{Kind: supervise.Gone, Generation: a.state.Generation})
+}
+
+func (a hostAdapter) sweep(id proc.Identity) (int, error) { return a.h.Sweep(id) }
