@@ -67,7 +67,8 @@ const supervisorWord = "perdure-supervisor"
 func Init() {
 	proc.Shim(os.Args)
 	if len(os.Args) > 1 && os.Args[1] == supervisorWord {
-		os.Exit(supervisor.Main(os.Args[2:], Version))
+		os.Exit(supervisor.Main(os.Args[2:], Version)) //ok: this process is the supervisor and no longer the program
+
 	}
 }
 

@@ -22,8 +22,8 @@ type action struct {
 	passes atomic.Int64
 }
 
-// ok: read once from the environment, constant afterwards but for the counters.
-var plan = sync.OnceValue(func() map[string]*action {
+// plan is what PERDURE_FAULT says.
+var plan = sync.OnceValue(func() map[string]*action { //ok: read once from the environment, constant afterwards but for the counters
 	p, err := parse(os.Getenv("PERDURE_FAULT"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "PERDURE_FAULT:", err)

@@ -140,10 +140,7 @@ type reader struct {
 	chunk []byte // what was read and not taken, beginning at pos
 	buf   []byte
 
-	cur     entry // what holds at pos
-	nexti   int   // number of the first entry not applied
-	nextOff int64 // global offset where it applies; MaxInt64: unknown
-	breaks  bool  // a break was met: pending lines end here
+	mark
 
 	pend    [2]partial
 	skip    [2]int64 // bytes of a stream before this offset were given already
@@ -153,11 +150,20 @@ type reader struct {
 	tick    int
 }
 
+// mark is how far a reader has applied the index of the open segment.
+type mark struct {
+	cur     entry // what holds at the reader's pos
+	nexti   int   // number of the first entry not applied
+	nextOff int64 // global offset where it applies; MaxInt64: unknown
+	breaks  bool  // a break was met: pending lines end here
+}
+
 func newReader(dir, name string, q Query, size int) (*reader, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	r := &reader{dir: filepath.Join(dir, name), follow: q.Follow, size: size, limit: math.MaxInt64, nextOff: math.MaxInt64, look: true}
+	r := &reader{dir: filepath.Join(dir, name), follow: q.Follow, size: size, limit: math.MaxInt64, look: true,
+		mark: mark{nextOff: math.MaxInt64}}
 	switch q.Stream {
 	case "":
 		r.want = [2]bool{true, true}

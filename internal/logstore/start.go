@@ -88,7 +88,7 @@ func (r *reader) tail(ctx context.Context, n int) error {
 	r.seek(at)
 	// The way back may have gone too far (packed segments are taken whole, and a
 	// last line may have no end): count, and pass over what is too much.
-	probe := &reader{dir: r.dir, want: r.want, size: r.size, limit: end, nextOff: math.MaxInt64, follow: r.follow}
+	probe := &reader{dir: r.dir, want: r.want, size: r.size, limit: end, mark: mark{nextOff: math.MaxInt64}, follow: r.follow}
 	defer probe.close()
 	count, err := probe.count(ctx, at)
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 )
 
 // TestServeForBenchmark is no test: BenchmarkHTTP runs it in a process of its
-// own, so that only the prober's CPU is counted.
+// own, so that only the prober's CPU is counted. It is not parallel: it is
+// alone in its process.
 func TestServeForBenchmark(t *testing.T) {
 	if os.Getenv("PERDURE_PROBE_SERVER") == "" {
 		t.Skip("only for BenchmarkHTTP")

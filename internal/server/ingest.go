@@ -122,7 +122,7 @@ func (s *Server) take(ctx context.Context, batch []control.Entry) (uint64, error
 			s.table.put(*e.Record)
 		}
 		if e.Exit != nil {
-			s.exitAsked(*e.Exit)
+			s.end.ask(*e.Exit)
 		}
 	}
 	s.table.reached(last)

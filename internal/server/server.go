@@ -63,11 +63,7 @@ type Server struct {
 	env        *config.Watcher // of the files in force; guarded by reloading
 	reloading  sync.Mutex      // one reload at a time
 	closing    bool            // Close has begun; guarded by reloading
-	exitCode   *int
-	exit       chan struct{} // closed when a process asked for the end
-	stopping   chan struct{} // closed when a shutdown begins
-	stopped    chan struct{} // closed when everything is proven gone
-	stopOnce   sync.Once
+	end        *ending
 	cancel     context.CancelFunc
 	background sync.WaitGroup
 }
@@ -78,8 +74,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(),
-		exit: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(), end: newEnding()}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	defer func() {
@@ -284,10 +279,9 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.stopOnce.Do(func() {
+	if s.end.begin() {
 		s.say(ctx, "server.stopping", map[string]any{"timeout_ms": timeout.Milliseconds()})
-		close(s.stopping)
-	})
+	}
 	if err := sup.Shutdown(ctx, timeout); err != nil {
 		return err
 	}
@@ -297,49 +291,20 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 			return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.stopped:
-	default:
-		close(s.stopped)
-	}
+	s.end.reach()
 	return nil
 }
 
-func (s *Server) isStopping() bool {
-	select {
-	case <-s.stopping:
-		return true
-	default:
-		return false
-	}
-}
+func (s *Server) isStopping() bool { return isClosed(s.end.stopping) }
 
 // Stopped is closed when a Stop has ended.
-func (s *Server) Stopped() <-chan struct{} { return s.stopped }
+func (s *Server) Stopped() <-chan struct{} { return s.end.stopped }
 
 // ExitAsked is closed when a process has asked that Perdure end.
-func (s *Server) ExitAsked() <-chan struct{} { return s.exit }
+func (s *Server) ExitAsked() <-chan struct{} { return s.end.asked }
 
 // ExitCode is the code that was asked for, if any.
-func (s *Server) ExitCode() (int, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.exitCode == nil {
-		return 0, false
-	}
-	return *s.exitCode, true
-}
-
-func (s *Server) exitAsked(code int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.exitCode == nil {
-		s.exitCode = &code
-		close(s.exit)
-	}
-}
+func (s *Server) ExitCode() (int, bool) { return s.end.code() }
 
 // Close lets go of everything. The processes live on under the supervisor,
 // unless Stop has ended them or the supervisor is embedded.

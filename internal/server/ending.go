@@ -1,0 +1,61 @@
+package server
+
+import "sync"
+
+// ending is how far a server is on its way to the end. Each step is taken once;
+// the channels tell it to whoever waits.
+type ending struct {
+	asked    chan struct{} // closed when a process asked for the end
+	stopping chan struct{} // closed when a shutdown begins
+	stopped  chan struct{} // closed when everything is proven gone
+
+	mu       sync.Mutex // orders the steps
+	exitCode int        // what was asked for; valid once asked is closed
+}
+
+func newEnding() *ending {
+	return &ending{asked: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{})}
+}
+
+// ask notes the exit code that a process wants. The first one counts.
+func (e *ending) ask(code int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !isClosed(e.asked) {
+		e.exitCode = code
+		close(e.asked)
+	}
+}
+
+// code is what was asked for, if anything was.
+func (e *ending) code() (int, bool) {
+	if !isClosed(e.asked) {
+		return 0, false
+	}
+	return e.exitCode, true
+}
+
+// begin marks that a shutdown begins, and says whether it is the first one.
+func (e *ending) begin() bool { return e.once(e.stopping) }
+
+// reach marks that everything is proven gone.
+func (e *ending) reach() { e.once(e.stopped) }
+
+func (e *ending) once(step chan struct{}) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if isClosed(step) {
+		return false
+	}
+	close(step)
+	return true
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
