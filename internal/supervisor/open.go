@@ -3,8 +3,6 @@ package supervisor
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -44,12 +42,22 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}
 	closers = append(closers, j.Close)
-	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: cgroupName(o.Dir)})
+	id, err := journalID(filepath.Join(o.Dir, "journal", "id"))
+	if err != nil {
+		return nil, err
+	}
+	// The journal's name, not the directory's: a state directory that was removed
+	// and made anew while its processes lived must not meet them in its cgroups.
+	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: "perdure-" + id[:12]})
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare to run processes: %w", err)
 	}
 	closers = append(closers, h.Close)
-	c, err := logstore.NewCapture(logstore.Options{LogDir: filepath.Join(o.Dir, "logs"), RunDir: filepath.Join(o.Dir, "run"),
+	run, err := runDir(o.Dir, id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := logstore.NewCapture(logstore.Options{LogDir: filepath.Join(o.Dir, "logs"), RunDir: run,
 		OnError: func(name string, err error) {
 			if err != nil {
 				o.Logger.Error("Cannot keep output; the process may wait", "process", name, "error", err)
@@ -65,11 +73,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	closers = append(closers, func() error { p.Close(); return nil })
 
 	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, j, p)
-	s.closers, s.notes = closers, h.Notes()
+	s.closers, s.notes, s.journalID, s.runDir = closers, h.Notes(), id, run
 	if s.bootID, err = proc.BootID(); err != nil {
-		return nil, err
-	}
-	if s.journalID, err = journalID(filepath.Join(o.Dir, "journal", "id")); err != nil {
 		return nil, err
 	}
 	if err := s.recover(ctx, j); err != nil {
@@ -107,8 +112,10 @@ func (o Options) filled() Options {
 // and begun anew is not taken for the old one.
 func journalID(path string) (string, error) {
 	b, err := os.ReadFile(path)
-	if err == nil && len(b) > 0 {
-		return strings.TrimSpace(string(b)), nil
+	if err == nil {
+		if id := strings.TrimSpace(string(b)); len(id) == len(rand.Text()) {
+			return id, nil
+		}
 	}
 	id := strings.ToLower(rand.Text())
 	tmp := path + ".new"
@@ -119,16 +126,6 @@ func journalID(path string) (string, error) {
 		return "", fmt.Errorf("cannot name the journal: %w", err)
 	}
 	return id, nil
-}
-
-// cgroupName names the folder of this state directory's cgroups.
-func cgroupName(dir string) string {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		abs = dir
-	}
-	sum := sha256.Sum256([]byte(abs))
-	return "perdure-" + hex.EncodeToString(sum[:4])
 }
 
 // hostAdapter makes a host of a *proc.Host.

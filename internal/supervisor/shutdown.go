@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -75,9 +76,31 @@ func (s *Supervisor) Close() error {
 		}})
 	}
 	s.running.Wait()
+	s.sweep(actors)
 	var errs []error
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i]())
 	}
 	return errors.Join(errs...)
+}
+
+// sweep removes what only live processes need, if a Shutdown has proven that
+// none is left: FIFOs and cgroups. What cannot be removed is used again.
+func (s *Supervisor) sweep(actors []*actor) {
+	select {
+	case <-s.done:
+	default:
+		return
+	}
+	for _, a := range actors {
+		if err := s.host.release(a.who.name); err != nil {
+			s.o.Logger.Warn("Cannot remove a cgroup", "process", a.who.name, "error", err)
+		}
+	}
+	if s.runDir == "" {
+		return
+	}
+	if err := os.RemoveAll(s.runDir); err != nil {
+		s.o.Logger.Warn("Cannot remove the FIFOs", "error", err)
+	}
 }

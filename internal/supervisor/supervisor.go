@@ -49,6 +49,7 @@ type Supervisor struct {
 	started   time.Time
 	notes     []string
 	journalID string
+	runDir    string
 	bootID    string
 	closers   []func() error // in the order of opening
 
