@@ -139,6 +139,15 @@ func (a *app) upDetached(cmd *cobra.Command, names []string, f *upFlags) error {
 	defer stop()
 	socket := a.seams.SocketPath(o.StateDir)
 	running, _ := a.seams.Running(o.StateDir)
+	if running != 0 {
+		err := a.applyThere(ctx, socket, running, names)
+		if api.CodeOf(err) == api.CodeUnavailable && a.hasEnded(ctx, o.StateDir) {
+			running, err = 0, nil // it was dying when we looked
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if running == 0 {
 		_, findings, err := a.seams.LoadConfig(o.Files)
 		if err := a.checked(findings, err); err != nil {
@@ -153,11 +162,6 @@ func (a *app) upDetached(cmd *cobra.Command, names []string, f *upFlags) error {
 		return err
 	}
 	defer closeClient(c)
-	if running != 0 {
-		if err := a.applyTo(ctx, c, running, names); err != nil {
-			return err
-		}
-	}
 	err = a.showUp(ctx, c, f)
 	if ctx.Err() != nil && cmd.Context().Err() == nil {
 		a.printf("%s\n", "it goes on in the background; `perdure down` stops it")
@@ -195,6 +199,38 @@ func (a *app) detach(ctx context.Context, o *ServeOptions) (string, error) {
 	}
 	a.say("Perdure runs in the background (pid %d); its own log is %s", pid, logPath)
 	return socket, nil
+}
+
+// dying bounds the wait for a server that has been killed and still holds its
+// lock: the kernel gives it back when the last of its threads is gone.
+const dying = 2 * time.Second
+
+// hasEnded waits until no server holds the state directory, or says that one does.
+func (a *app) hasEnded(ctx context.Context, stateDir string) bool {
+	ctx, cancel := context.WithTimeout(ctx, dying)
+	defer cancel()
+	for {
+		if pid, _ := a.seams.Running(stateDir); pid == 0 {
+			return true
+		}
+		timer := time.NewTimer(10 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// applyThere is applyTo with a client of its own.
+func (a *app) applyThere(ctx context.Context, socket string, pid int, names []string) error {
+	c, err := a.seams.Dial(DialOptions{Socket: socket})
+	if err != nil {
+		return err
+	}
+	defer closeClient(c)
+	return a.applyTo(ctx, c, pid, names)
 }
 
 // applyTo brings the file to a Perdure that runs already.
