@@ -65,7 +65,7 @@ type globals struct {
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
-	root := a.root()
+	root := a.root() //nolint:contextcheck // the commands take it from ExecuteContext
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code *codeError

@@ -108,7 +108,7 @@ func (c *clientConn) call(ctx context.Context, method string, params any) (json.
 		}
 		return r.Result, nil
 	case <-ctx.Done():
-		c.sendCancel(id)
+		c.sendCancel(ctx, id)
 		return nil, contextError(ctx.Err())
 	case <-c.dead:
 		return nil, c.lost()
@@ -166,13 +166,14 @@ func (c *clientConn) send(ctx context.Context, line []byte) error {
 const cancelTime = 100 * time.Millisecond
 
 // sendCancel tells the supervisor that nobody waits for the answer any more. It
-// is a courtesy: without it the request just runs to its end.
-func (c *clientConn) sendCancel(id uint64) {
+// is a courtesy: without it the request just runs to its end. The caller's ctx
+// has ended, so it has a time of its own.
+func (c *clientConn) sendCancel(ctx context.Context, id uint64) {
 	line, err := encodeLine(request{ID: id, Method: methodCancel})
 	if err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), cancelTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
 	defer cancel()
 	_ = c.send(ctx, line)
 }

@@ -58,7 +58,7 @@ func Open(ctx context.Context, s Store) (*Log, error) {
 		ended:  make(chan struct{}),
 	}
 	l.ring.first, l.ring.last = first, last
-	go l.write()
+	go l.write() //nolint:contextcheck // it outlives Open: what was handed in is written, and Close waits for it
 	return l, nil
 }
 

@@ -28,7 +28,7 @@ func Take(path string) (*Lock, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("cannot lock %s (pid %d has it): %w", path, Holder(path), err)
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {

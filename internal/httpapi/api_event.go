@@ -98,7 +98,7 @@ func (s *server) eventStream(ctx context.Context, in *streamInput) (*huma.Stream
 		}
 		q.After, q.Since, q.Last = page.LastSeq, nil, 0
 	}
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
+	return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the request's own
 		r, w := humago.Unwrap(hc)
 		s.streamEvents(r.Context(), w, page, q)
 	}}, nil

@@ -56,7 +56,7 @@ func (s *server) logStream(_ context.Context, names []string, in *LogSelection) 
 		return nil, err
 	}
 	text := strings.HasPrefix(in.Accept, "text/plain")
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
+	return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the request's own
 		r, w := humago.Unwrap(hc)
 		streamLogs(r.Context(), w, s.backend.Logs(r.Context(), q), text)
 	}}, nil

@@ -13,7 +13,7 @@ import (
 
 // status is the HTTP status of each code (docs/reference/http.md).
 func status(code api.Code) int {
-	switch code {
+	switch code { //exhaustive:enforce
 	case api.CodeInvalid:
 		return http.StatusBadRequest
 	case api.CodeNotFound:
@@ -28,6 +28,7 @@ func status(code api.Code) int {
 		return http.StatusServiceUnavailable
 	case api.CodeFailed:
 		return http.StatusUnprocessableEntity
+	case api.CodeInternal:
 	}
 	return http.StatusInternalServerError
 }
@@ -43,7 +44,7 @@ func publicError(err error) *api.Error {
 	if !errors.As(err, &e) {
 		return &api.Error{Code: api.CodeInternal, Message: err.Error()}
 	}
-	if err == error(e) {
+	if top, ok := err.(*api.Error); ok && top == e { //nolint:errorlint // whether anything was wrapped around it is the question
 		return e
 	}
 	out := &api.Error{Code: e.Code, Field: e.Field, Message: err.Error()}

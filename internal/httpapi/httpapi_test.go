@@ -245,7 +245,7 @@ func TestErrorsHaveOneShape(t *testing.T) {
 		{"PATCH", "/v1/info", "", 405, api.CodeInvalid, ""},
 		{"GET", "/v1/processes/nobody", "", 404, api.CodeNotFound, ""},
 		{"GET", "/v1/processes/a%2Fb", "", 400, api.CodeInvalid, "name"},
-		{"GET", "/v1/processes?nmae=x", "", 400, api.CodeInvalid, "nmae"},
+		{"GET", "/v1/processes?nane=x", "", 400, api.CodeInvalid, "nane"},
 		{"GET", "/v1/processes?name=panic", "", 500, api.CodeInternal, ""},
 		{"POST", "/v1/processes/web/command", `{"verb":`, 400, api.CodeInvalid, ""},
 		{"POST", "/v1/processes/web/command", `{"verb":"start","tiemout":"1s"}`, 400, api.CodeInvalid, "tiemout"},

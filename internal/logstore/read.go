@@ -79,7 +79,7 @@ func Read(ctx context.Context, dir, name string, q Query) iter.Seq2[Line, error]
 				yield(Line{}, err)
 				return
 			}
-			defer f.close()
+			defer func() { _ = f.close() }() // it only watched
 		}
 		if err := r.start(ctx, q); err != nil {
 			yield(Line{}, err)
@@ -412,7 +412,7 @@ func (r *reader) fill() (bool, error) {
 		if r.advance(); r.breaks {
 			return true, nil
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			base := r.seg.base
 			var lerr error
 			r.damaged, lerr = r.leave(base + 1)

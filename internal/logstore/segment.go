@@ -109,7 +109,7 @@ func openSegmentAt(dir string, base int64) (*openSegment, error) {
 	}
 	if err != nil {
 		if f != nil {
-			f.Close()
+			_ = f.Close() // it was only read
 		}
 		return nil, fmt.Errorf("cannot read a log segment: %w", err)
 	}
@@ -204,15 +204,15 @@ func (g *openSegment) length() (int64, error) {
 		return n, nil
 	}
 	_, err := g.readAt(make([]byte, 1), math.MaxInt64>>1)
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return g.zpos - g.base, err
 	}
 	return g.zpos - g.base, nil
 }
 
 func (g *openSegment) close() {
-	g.file.Close()
+	_ = g.file.Close() // it was only read, like the next one
 	if g.side != nil {
-		g.side.Close()
+		_ = g.side.Close()
 	}
 }

@@ -98,7 +98,7 @@ func openPair(open func(int) (*os.File, error)) (a, b *os.File, err error) {
 		return nil, nil, err
 	}
 	if b, err = open(1); err != nil {
-		a.Close()
+		_ = a.Close() // nothing was written
 		return nil, nil, err
 	}
 	return a, b, nil

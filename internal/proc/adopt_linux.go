@@ -3,6 +3,7 @@ package proc
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -19,7 +20,7 @@ func (h *Host) Adopt(id Identity, notify func(Notice)) (*Process, error) {
 	}
 	// Opened first, then verified: what the pidfd stands for cannot change.
 	fd, err := unix.PidfdOpen(id.PID, 0)
-	if err == unix.ESRCH || err == unix.EINVAL {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		return nil, ErrGone
 	}
 	if err != nil {

@@ -152,7 +152,7 @@ func populatedAt(dir int, path string) bool {
 	var buf [128]byte
 	b, err := readAt(dir, path, buf[:])
 	if err != nil {
-		return err != unix.ENOENT && err != unix.ENODEV // unknown is not empty
+		return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) // unknown is not empty
 	}
 	return !bytes.Contains(b, []byte("populated 0"))
 }

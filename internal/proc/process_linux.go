@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -226,7 +227,7 @@ func pidfdEnded(fd int) bool {
 // p.mu. A process that has been killed is struck again as long as there is.
 func (p *Process) left(shared *lazySnapshot) bool {
 	err := p.signalGroup(0)
-	left := err == nil || err == unix.EPERM
+	left := err == nil || errors.Is(err, unix.EPERM)
 	if p.id.Cgroup != "" && populated(p.id.Cgroup) {
 		left = true
 	} else if p.mustScan(left, shared) {

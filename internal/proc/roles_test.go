@@ -252,7 +252,8 @@ func subreaper(args []string) {
 		}
 	}
 	// Zombies among our children are reaped at SIGCHLD, perhaps after Gone.
-	for children := -1; children != 0; unix.Poll(nil, 2) {
+	for children := -1; children != 0; {
+		_, _ = unix.Poll(nil, 2) // an early end is as good
 		children = 0
 		b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
 		if err != nil {

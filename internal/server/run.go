@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -20,10 +21,14 @@ import (
 // asked for it. Started is called once the API answers. The exit code is the one
 // that a process asked for, else 0.
 func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
+	// The server works in short bursts: memory is worth more than the collector's time.
+	debug.SetGCPercent(gcPercent)
 	s, err := Start(ctx, o)
 	if err != nil {
 		return 1, err
 	}
+	trim := time.AfterFunc(trimAfter, debug.FreeOSMemory)
+	defer trim.Stop()
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	fail := func(err error) (int, error) {
@@ -31,7 +36,7 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 		wg.Wait()
 		return 1, errors.Join(err, s.Close())
 	}
-	listeners, err := s.listen()
+	listeners, err := s.listen() //nolint:contextcheck // the listeners outlive the call; listening does not wait
 	if err != nil {
 		return fail(err)
 	}
@@ -69,6 +74,13 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 	wg.Wait()
 	return code, errors.Join(stop, s.Close())
 }
+
+// gcPercent is the heap's growth between two collections; trimAfter is when the
+// garbage of the boot is given back to the system.
+const (
+	gcPercent = 50
+	trimAfter = 5 * time.Second
+)
 
 // listener is a place where the API answers.
 type listener struct {

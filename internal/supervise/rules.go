@@ -2,7 +2,7 @@ package supervise
 
 // run does what a rule says.
 func run(r rule, m *machine) {
-	switch r {
+	switch r { //exhaustive:enforce
 	case ruleIgnore:
 	case ruleStart:
 		m.start()
@@ -79,7 +79,7 @@ func run(r rule, m *machine) {
 
 // says is the rule in words, for the generated reference.
 func (r rule) says() string {
-	switch r {
+	switch r { //exhaustive:enforce
 	case ruleIgnore:
 		return "nothing"
 	case ruleStart:

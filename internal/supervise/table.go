@@ -60,7 +60,7 @@ func ruleOf(state api.State, kind Kind) rule {
 type row [NumKinds]rule
 
 func rowOf(state api.State) *row {
-	switch state {
+	switch state { //exhaustive:enforce
 	case api.StateIdle:
 		return &table.idle
 	case api.StateWaiting:
