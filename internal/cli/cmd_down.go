@@ -62,18 +62,18 @@ func processCount(n int) string {
 	return strconv.Itoa(n) + " processes"
 }
 
-// awaitGone waits until the server no longer answers, so that an `up` right
-// after this one finds the place free. Its lock is asked for, because the
+// awaitGone waits until server and supervisor are gone, so that an `up` right
+// after this one finds the place free. Their locks are asked for, because the
 // system tells nobody when a lock is given back.
 func (a *app) awaitGone(ctx context.Context) {
 	_, stateDir, err := a.target()
 	if err != nil || stateDir == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
-		if server, _ := a.seams.Running(stateDir); server == 0 {
+		if server, supervisor := a.seams.Running(stateDir); server == 0 && supervisor == 0 {
 			return
 		}
 		timer := time.NewTimer(10 * time.Millisecond)

@@ -62,10 +62,16 @@ perdure events 'process.breaker_*,process.unhealthy' --since 24h --json`,
 // events prints events page by page. bounded says that at most n are wanted
 // although a time is given.
 func (a *app) events(ctx context.Context, c Client, q api.EventQuery, n int, bounded bool) error {
+	if q.Last > maxPage {
+		var err error
+		if q, err = lastMany(ctx, c, q); err != nil {
+			return err
+		}
+	}
 	w := a.newEventWriter()
 	for {
-		if q.Since != nil {
-			q.Limit = 1000
+		if q.Last == 0 {
+			q.Limit = maxPage
 		}
 		page, err := c.Events(ctx, q)
 		if err != nil {
@@ -83,6 +89,26 @@ func (a *app) events(ctx context.Context, c Client, q api.EventQuery, n int, bou
 			return w.flush()
 		}
 	}
+}
+
+// maxPage is the most events that the API gives at once.
+const maxPage = 1000
+
+// lastMany turns a wish for more last events than a page holds into a walk from
+// a place. Only among all events is the place known.
+func lastMany(ctx context.Context, c Client, q api.EventQuery) (api.EventQuery, error) {
+	if q.Pattern != "" || q.Name != "" {
+		return q, usagef("cannot show the last %d of selected events, %d at most; choose by time with --since", q.Last, maxPage)
+	}
+	page, err := c.Events(ctx, api.EventQuery{Last: 1})
+	if err != nil {
+		return q, err
+	}
+	if n := uint64(q.Last); page.LastSeq > n {
+		q.After = page.LastSeq - n
+	}
+	q.Last = 0
+	return q, nil
 }
 
 func (a *app) followEvents(ctx context.Context, c Client, q api.EventQuery) error {
