@@ -119,7 +119,7 @@ func (a *httpAsker) ask(ctx context.Context) (Answer, string) {
 	}
 	head := &io.LimitedReader{R: conn, N: maxHead}
 	br := bufio.NewReader(head)
-	resp, err := http.ReadResponse(br, nil)
+	resp, err := http.ReadResponse(br, nil) //nolint:bodyclose // the end of conn is its end, and does not read the rest
 	if err != nil {
 		if head.N <= 0 {
 			return No, "the answer's headers are too long"
