@@ -3,6 +3,7 @@ package supervisor
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,13 +25,15 @@ type message struct {
 }
 
 // actor owns one process. Post is safe for all; every other method and field
-// (but mu, inbox and draining) belongs to the goroutine that drains the inbox.
+// (but mu, inbox, draining and ended) belongs to the goroutine that drains the
+// inbox.
 type actor struct {
 	sup *Supervisor
 
 	mu       sync.Mutex
 	inbox    []message
 	draining bool
+	ended    chan struct{} // closed under mu when it takes no more
 
 	who    identity
 	def    *api.Definition
@@ -43,14 +46,16 @@ type actor struct {
 	timers [supervise.NumTimers]*time.Timer
 	stops  []func() // ends the asking of probes
 	debt   *debt    // what could not be persisted yet
-	gone   bool     // removed: takes no more
-	// rest is the leader whose leftovers are being ended after a recovery, and
-	// sweeper looks for them again.
-	rest    *proc.Identity
-	sweeper *time.Timer
+	gone   error    // why it takes no more: removed, or the supervisor is closed
+	// rest is the leader whose leftovers are being ended after a recovery.
+	rest  *proc.Identity
+	again retries
 	// otherBoot says that the journaled state is of another boot of the machine.
 	otherBoot bool
 }
+
+// retries are the timers of what failed and is tried again.
+type retries struct{ sweep, forget, open *time.Timer }
 
 // identity is what never changes of a process.
 type identity struct {
@@ -58,9 +63,17 @@ type identity struct {
 	created          time.Time
 }
 
-// post puts a message into the inbox. It never blocks.
+// post puts a message into the inbox. It never blocks. An actor that has ended
+// turns the message away, so that whoever waits for its outcome gets one.
 func (a *actor) post(m message) {
 	a.mu.Lock()
+	select {
+	case <-a.ended:
+		a.mu.Unlock()
+		a.turnAway(m)
+		return
+	default:
+	}
 	a.inbox = append(a.inbox, m)
 	if a.draining {
 		a.mu.Unlock()
@@ -75,15 +88,27 @@ func (a *actor) post(m message) {
 // tell posts an input that nobody waits for.
 func (a *actor) tell(in supervise.Input) { a.post(message{in: in}) }
 
+func (a *actor) turnAway(m message) {
+	if m.done != nil {
+		m.done(control.Record{}, a.gone)
+	}
+}
+
 // drain handles messages until the inbox is empty, and ends.
 func (a *actor) drain() {
 	defer a.sup.running.Done()
 	for {
 		a.mu.Lock()
-		if len(a.inbox) == 0 {
-			a.inbox = nil
-			a.draining = false
+		if len(a.inbox) == 0 || a.gone != nil {
+			rest := a.inbox
+			a.inbox, a.draining = nil, false
+			if a.gone != nil {
+				close(a.ended)
+			}
 			a.mu.Unlock()
+			for _, m := range rest {
+				a.turnAway(m)
+			}
 			return
 		}
 		m := a.inbox[0]
@@ -96,12 +121,9 @@ func (a *actor) drain() {
 // handle takes one message and all that follows from it at once.
 func (a *actor) handle(m message) {
 	var err error
-	switch {
-	case a.gone:
-		err = api.Errorf(api.CodeNotFound, "cannot find process %q: it has been removed", a.who.name)
-	case m.do != nil:
+	if m.do != nil {
 		err = m.do(a)
-	default:
+	} else {
 		err = a.step(m.in)
 	}
 	if m.done != nil {
@@ -167,6 +189,11 @@ type debt struct {
 // wait until it can.
 func (a *actor) commit(r supervise.Result) []supervise.Input {
 	a.state = r.State
+	if a.state.SpawnPending {
+		// What lived before is no longer the generation that is recorded: a
+		// recovery must look for the new one.
+		a.proc, a.ident = nil, nil
+	}
 	if a.state.Exit != nil && a.state.Exit.Wall.IsZero() {
 		e := *a.state.Exit
 		e.Wall = time.Now().UTC()
@@ -224,6 +251,10 @@ func (a *actor) owe(cause error, events []control.Event, effects []supervise.Eff
 		switch {
 		case !e.Starts():
 			now = append(now, e)
+			if e.Do == supervise.DoProbeStop {
+				// Asking that has not begun is not to begin after its end.
+				d.effects = slices.DeleteFunc(d.effects, func(e supervise.Effect) bool { return e.Do != supervise.DoSpawn })
+			}
 		case e.Do == supervise.DoSpawn && !wanted:
 			// A spawn that waited is no longer wanted: it has not happened.
 			follow = append(follow, supervise.Input{Kind: supervise.SpawnFailed, Generation: e.Generation,
@@ -293,19 +324,21 @@ func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) 
 	if err != nil {
 		return err
 	}
-	if _, err := a.sup.log.Append(definitionKey(a.who.name), payload); err != nil {
+	seq, err := a.sup.log.Append(definitionKey(a.who.name), payload)
+	if err != nil {
 		return api.Errorf(api.CodeUnavailable, "cannot write the definition of %q to the journal: %v", a.who.name, err)
 	}
-	a.def, a.spec = def, spec
+	a.seq, a.def, a.spec = seq, def, spec
 	if a.sink != nil {
 		a.sink.Configure(retention(def))
 	}
 	return nil
 }
 
-// forget removes the process, which must be gone.
+// forget removes the process, which must be gone. Until the journal has taken
+// that, it is tried again: a removal is never lost.
 func (a *actor) forget() error {
-	if a.state.Alive || a.state.SpawnPending {
+	if !a.state.Removed || a.state.Alive || a.state.SpawnPending {
 		return api.Errorf(api.CodeConflict, "cannot remove %q: it still lives", a.who.name)
 	}
 	rec := a.record(false)
@@ -317,9 +350,12 @@ func (a *actor) forget() error {
 	_, err1 := a.sup.log.Delete(definitionKey(a.who.name), []byte("{}"))
 	_, err2 := a.sup.log.Delete(processKey(a.who.name), payload)
 	if err := errors.Join(err1, err2); err != nil {
-		return err
+		a.sup.storage(a.who.name, err)
+		stop(a.again.forget)
+		a.again.forget = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).forget}) })
+		return api.Errorf(api.CodeUnavailable, "cannot write the removal of %q to the journal; it is tried again: %v", a.who.name, err)
 	}
-	a.gone = true
+	a.gone = api.Errorf(api.CodeNotFound, "cannot find process %q: it has been removed", a.who.name)
 	a.close()
 	if err := a.sup.out.remove(a.who.name); err != nil {
 		a.sup.o.Logger.Warn("Cannot remove the log", "process", a.who.name, "error", err)
@@ -342,15 +378,21 @@ func (a *actor) close() {
 	if a.debt != nil {
 		a.debt.timer.Stop()
 	}
-	if a.sweeper != nil {
-		a.sweeper.Stop()
-	}
+	stop(a.again.sweep)
+	stop(a.again.forget)
+	stop(a.again.open)
 	a.stopProbes()
 	if a.sink != nil {
 		if err := a.sink.Close(); err != nil {
 			a.sup.o.Logger.Warn("Cannot close the log", "process", a.who.name, "error", err)
 		}
 		a.sink = nil
+	}
+}
+
+func stop(t *time.Timer) {
+	if t != nil {
+		t.Stop()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -17,17 +18,18 @@ import (
 // Apply implements control.Supervisor.
 func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (control.ApplyResult, error) {
 	var res control.ApplyResult
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return res, api.Errorf(api.CodeConflict, "cannot apply definitions: Perdure is shutting down")
+	if err := s.enter(ctx); err != nil {
+		return res, err
 	}
-	s.mu.Unlock()
+	defer s.leave()
+	if err := s.awaitRemovals(ctx, req.Definitions); err != nil {
+		return res, err
+	}
 	given := make(map[string]bool, len(req.Definitions))
 	for i := range req.Definitions {
 		given[req.Definitions[i].Name] = true
 	}
-	if err := s.tree.define(req.Definitions, req.Full); err != nil {
+	if err := s.tree.define(req.Definitions); err != nil {
 		return res, err
 	}
 	var begin []*actor
@@ -59,7 +61,55 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 	if req.Boot {
 		s.wakeOthers(given)
 	}
+	s.trimSoon()
 	return res, nil
+}
+
+// trimAfter is the quiet time after an Apply until its garbage is given back.
+const trimAfter = 3 * time.Second
+
+// trimSoon gives memory back to the system once the starts of an Apply are over:
+// what they needed is not needed again for long.
+func (s *Supervisor) trimSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.o.Embedded || s.ending() {
+		return
+	}
+	if s.trim == nil {
+		s.trim = time.AfterFunc(trimAfter, debug.FreeOSMemory)
+		return
+	}
+	s.trim.Reset(trimAfter)
+}
+
+// awaitRemovals waits until processes that are being removed are gone, if their
+// names are given once more: who takes a name after a removal is a new process.
+func (s *Supervisor) awaitRemovals(ctx context.Context, defs []api.Definition) error {
+	for i := range defs {
+		a, err := s.actor(defs[i].Name)
+		if err != nil {
+			continue // there is none
+		}
+		removed := make(chan bool, 1)
+		_, err = await(ctx, a, message{do: func(a *actor) error { removed <- a.state.Removed; return nil }})
+		switch {
+		case api.CodeOf(err) == api.CodeNotFound && err != nil:
+			continue
+		case err != nil:
+			return err
+		case !<-removed:
+			continue
+		}
+		select {
+		case <-a.ended:
+		case <-s.end.begun:
+			return s.refusal()
+		case <-ctx.Done():
+			return api.Errorf(api.CodeTimeout, "cannot define %q: the process that had the name is still being removed: %v", a.who.name, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // outcome says what Apply did to one process.
@@ -78,16 +128,9 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 	a := s.actors[def.Name]
 	s.mu.Unlock()
 	if a == nil {
-		a = &actor{sup: s, who: identity{id: newID(), name: def.Name, source: req.Source, created: time.Now().UTC()},
+		a = &actor{sup: s, ended: make(chan struct{}), who: identity{id: newID(), name: def.Name, source: req.Source, created: time.Now().UTC()},
 			state: supervise.State{Desired: api.DesiredStopped, State: api.StateIdle, Health: api.HealthUnknown}}
-		_, err := await(ctx, a, message{do: func(a *actor) error { return a.define(def, &spec, "process.registered") }})
-		if err != nil {
-			return nil, unchanged, err
-		}
-		s.mu.Lock()
-		s.actors[def.Name] = a
-		s.mu.Unlock()
-		return a, added, nil
+		return a, added, s.add(ctx, a, def, &spec)
 	}
 	what := unchanged
 	_, err := await(ctx, a, message{do: func(a *actor) error {
@@ -101,7 +144,34 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 		}
 		return a.step(supervise.Input{Kind: supervise.Redefine, Apply: restart && !req.Hold})
 	}})
-	return a, what, err
+	if err != nil {
+		return nil, unchanged, err
+	}
+	return a, what, nil
+}
+
+// add brings a new process in. It can be found before it is written down, so
+// that a list never lacks what the journal has.
+func (s *Supervisor) add(ctx context.Context, a *actor, def *api.Definition, spec *supervise.Spec) error {
+	outcome := make(chan error, 1)
+	s.mu.Lock()
+	s.actors[a.who.name] = a
+	// Under the lock, so that nothing comes before it.
+	a.post(message{do: func(a *actor) error {
+		err := a.define(def, spec, "process.registered")
+		if err != nil {
+			a.gone = api.Errorf(api.CodeNotFound, "cannot find process %q: it could not be written down", a.who.name)
+			a.sup.dropped(a.who.name)
+		}
+		return err
+	}, done: func(_ control.Record, err error) { outcome <- err }})
+	s.mu.Unlock()
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return api.Errorf(api.CodeTimeout, "cannot tell whether %q has been defined: %v", a.who.name, ctx.Err())
+	}
 }
 
 // removeOthers ends and forgets the processes of a source that are not given.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,9 @@ import (
 // ExitLocked is the exit code of a supervisor that found another one in its
 // state directory (EX_TEMPFAIL of sysexits.h).
 const ExitLocked = 75
+
+// gcPercent is the heap's growth between two collections.
+const gcPercent = 50
 
 // SocketPath is where the supervisor of a state directory listens.
 func SocketPath(stateDir string) string { return filepath.Join(stateDir, "supervisor.sock") }
@@ -35,6 +39,9 @@ func Main(args []string, build string) int {
 		fmt.Fprintln(os.Stderr, "perdure supervisor: this is started by `perdure up`; it needs --state-dir DIR")
 		return 2
 	}
+	// Little is allocated but in storms, so memory is worth more than the time of
+	// the collector.
+	debug.SetGCPercent(gcPercent)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "supervisor")
 	err := serve(*dir, build, logger)
 	switch {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -56,16 +57,35 @@ func (s *Supervisor) recover(ctx context.Context, j latest) error {
 			continue
 		}
 		s.actors[name] = s.revive(name, e, procs[name])
+		delete(procs, name)
 		all = append(all, *e.Record.Definition)
 	}
-	if err := s.tree.define(all, true); err != nil {
-		return fmt.Errorf("cannot order the journaled processes: %w", err)
+	for name, e := range procs {
+		s.buryHalf(name, e)
 	}
+	s.tree.restore(all)
 	if err := s.resumeAll(ctx); err != nil {
 		return err
 	}
 	s.tree.refresh()
 	return nil
+}
+
+// buryHalf goes on with a removal that was cut off between the definition and
+// the process.
+func (s *Supervisor) buryHalf(name string, e control.Entry) {
+	if _, halved := s.actors[name]; halved || !e.Record.State.Removed {
+		return
+	}
+	rec := *e.Record
+	payload, err := json.Marshal(control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
+		Type: "process.removed", ProcessID: rec.ID, Name: name, Generation: rec.State.Generation}}})
+	if err == nil {
+		_, err = s.log.Delete(processKey(name), payload)
+	}
+	if err != nil {
+		s.o.Logger.Error("Cannot write the removal of a process", "process", name, "error", err)
+	}
 }
 
 // resumeAll has every actor take up what it had under way, side by side. Its
@@ -104,11 +124,12 @@ func (s *Supervisor) resumeAll(ctx context.Context) error {
 func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 	rec := def.Record
 	spec := definition.Spec(*rec.Definition)
-	a := &actor{sup: s, who: identity{id: rec.ID, name: name, source: rec.Source, created: rec.CreatedAt},
+	a := &actor{sup: s, ended: make(chan struct{}),
+		who: identity{id: rec.ID, name: name, source: rec.Source, created: rec.CreatedAt},
 		def: rec.Definition, spec: &spec, state: rec.State, seq: def.Seq}
 	if last.Record != nil {
 		rec = last.Record
-		a.state, a.seq, a.ident = rec.State, last.Seq, rec.Identity
+		a.state, a.seq, a.ident = rec.State, max(def.Seq, last.Seq), rec.Identity
 	}
 	a.otherBoot = rec.BootID != s.bootID
 	return a
@@ -118,14 +139,15 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 // ended meanwhile is decided upon once, and timers run on.
 func (a *actor) resume() error {
 	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.otherBoot}
+	if a.state.Removed {
+		a.sup.tree.removing(a.who.name)
+	}
 	if a.state.Alive || a.state.SpawnPending {
 		// The FIFOs hold what was written meanwhile. They are opened first, so
 		// that it is not lost when the last that holds them ends.
-		sink, err := a.sup.out.open(a.who.name, retention(a.def))
-		if err != nil {
+		if err := a.openSink(); err != nil {
 			return err
 		}
-		a.sink = sink
 		in.PID = a.adoptLive()
 		if in.PID == 0 {
 			in.Exit = supervise.Exit{Unknown: true, Cause: "unknown"}
@@ -136,6 +158,24 @@ func (a *actor) resume() error {
 		}
 	}
 	return a.step(in)
+}
+
+// openSink takes the output of a live generation. A place for it that cannot be
+// opened is no reason to leave the process unwatched: its output waits in the
+// FIFOs, and it is tried again.
+func (a *actor) openSink() error {
+	if a.sink != nil {
+		return nil
+	}
+	sink, err := a.sup.out.open(a.who.name, retention(a.def))
+	if err != nil {
+		a.sup.o.Logger.Error("Cannot keep output; it is tried again", "process", a.who.name, "error", err)
+		stop(a.again.open)
+		a.again.open = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).openSink}) })
+		return nil
+	}
+	a.sink = sink
+	return nil
 }
 
 // adoptLive adopts the recorded generation, or, when the supervisor died
@@ -191,7 +231,8 @@ func (a *actor) sweepOnce() bool {
 	if err != nil {
 		wait = time.Second
 	}
-	a.sweeper = time.AfterFunc(wait, func() { a.post(message{do: (*actor).sweepOn}) })
+	stop(a.again.sweep)
+	a.again.sweep = time.AfterFunc(wait, func() { a.post(message{do: (*actor).sweepOn}) })
 	return true
 }
 

@@ -13,22 +13,39 @@ import (
 // Shutdown implements control.Supervisor. Every caller waits for the same end;
 // a shorter timeout than the one under way takes its place.
 func (s *Supervisor) Shutdown(ctx context.Context, timeout time.Duration) error {
-	s.shutdown.Do(func() {
-		s.mu.Lock()
-		s.closing = true
-		s.mu.Unlock()
-		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
-		s.tree.shutdown(func() { close(s.done) })
-	})
-	// The deadline: what still lives is killed, in any order.
-	t := time.AfterFunc(timeout, s.killAll)
-	defer t.Stop()
+	s.begin(timeout)
 	select {
 	case <-s.done:
 		return nil
 	case <-ctx.Done():
 		return api.Errorf(api.CodeTimeout, "the shutdown goes on without you: %v", ctx.Err())
 	}
+}
+
+// begin begins a shutdown, or shortens the one under way. It waits for nothing
+// that a process does.
+func (s *Supervisor) begin(timeout time.Duration) {
+	s.deadline(timeout)
+	s.end.once.Do(func() {
+		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
+		s.finishChanges()
+		s.tree.shutdown(func() { close(s.done) })
+	})
+}
+
+// deadline sets when what still lives is killed, in any order; an earlier one
+// stays. It holds whether or not anybody waits for the shutdown.
+func (s *Supervisor) deadline(timeout time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := time.Now().Add(timeout)
+	if s.end.kill != nil {
+		if !due.Before(s.end.due) {
+			return
+		}
+		s.end.kill.Stop()
+	}
+	s.end.due, s.end.kill = due, time.AfterFunc(timeout, s.killAll)
 }
 
 // Done is closed when a Shutdown has ended and nothing lives any more.
@@ -60,8 +77,12 @@ func (s *Supervisor) killAll() {
 // Close lets go of everything without ending any process: they live on and the
 // next supervisor adopts them. After Shutdown nothing lives.
 func (s *Supervisor) Close() error {
+	s.finishChanges()
 	s.mu.Lock()
-	s.closing = true
+	stop(s.end.kill)
+	if s.trim != nil {
+		s.trim.Stop()
+	}
 	actors := make([]*actor, 0, len(s.actors))
 	for _, a := range s.actors {
 		actors = append(actors, a)
@@ -70,7 +91,7 @@ func (s *Supervisor) Close() error {
 	s.tree.close()
 	for _, a := range actors {
 		a.post(message{do: func(a *actor) error {
-			a.gone = true
+			a.gone = api.Errorf(api.CodeUnavailable, "cannot reach process %q: its supervisor is closed", a.who.name)
 			a.close()
 			return nil
 		}})

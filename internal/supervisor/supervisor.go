@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -54,22 +55,36 @@ type Supervisor struct {
 	closers   []func() error // in the order of opening
 
 	running   sync.WaitGroup // drains under way
+	spawning  chan struct{}  // holds those who are spawning
 	followers sync.WaitGroup // calls of Follow under way
 
 	mu       sync.Mutex
 	actors   map[string]*actor
 	full     map[string]bool // storage trouble by process
-	closing  bool            // a Shutdown has begun: no new work
 	exitCode *int
+	trim     *time.Timer // gives memory back after an Apply
 
-	shutdown sync.Once
-	done     chan struct{} // closed when a Shutdown has ended
+	end  end
+	done chan struct{} // closed when a Shutdown has ended
+}
+
+// end is what belongs to the end of everything.
+type end struct {
+	begun chan struct{} // closed when it begins: no new work; guarded by mu
+	// applying is held by whoever changes the set of processes. It is a channel
+	// so that a wait for it can be given up.
+	applying chan struct{}
+	once     sync.Once
+	kill     *time.Timer // the deadline; guarded by mu, as is due
+	due      time.Time
 }
 
 // newSupervisor returns a supervisor over its rooms; Open fills them with the real ones.
 func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
 	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
-		actors: map[string]*actor{}, full: map[string]bool{}, done: make(chan struct{})}
+		actors: map[string]*actor{}, full: map[string]bool{}, done: make(chan struct{}),
+		end:      end{begun: make(chan struct{}), applying: make(chan struct{}, 1)},
+		spawning: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 	s.tree = newTree(s)
 	return s
 }
@@ -80,7 +95,7 @@ var _ control.Supervisor = (*Supervisor)(nil)
 func (s *Supervisor) Info(context.Context) (control.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.journalID, LastSeq: s.log.LastSeq(), Notes: s.notes}
+	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.journalID, LastSeq: s.log.LastSeq(), Notes: slices.Clone(s.notes)}
 	for _, name := range slices.Sorted(maps.Keys(s.full)) {
 		info.Notes = append(info.Notes, "the journal cannot be written (last seen by "+name+"): starts wait until it can")
 		break
@@ -98,17 +113,66 @@ func (s *Supervisor) Command(ctx context.Context, cmd control.Command) (control.
 	if err != nil {
 		return control.Record{}, err
 	}
+	if cmd.Verb == "remove" {
+		// A new definition of that name comes wholly before it or after it.
+		if err := s.enter(ctx); err != nil {
+			return control.Record{}, err
+		}
+		defer s.leave()
+	}
 	return await(ctx, a, m)
+}
+
+// enter waits for the right to change the set of processes. It is refused once
+// the end has begun.
+func (s *Supervisor) enter(ctx context.Context) error {
+	select {
+	case s.end.applying <- struct{}{}:
+		if s.ending() {
+			s.leave()
+			return s.refusal()
+		}
+		return nil
+	case <-s.end.begun:
+		return s.refusal()
+	case <-ctx.Done():
+		return api.Errorf(api.CodeTimeout, "cannot change the set of processes: another change is under way: %v", ctx.Err())
+	}
+}
+
+func (s *Supervisor) leave() { <-s.end.applying }
+
+func (s *Supervisor) refusal() error {
+	return api.Errorf(api.CodeConflict, "cannot change the set of processes: Perdure is shutting down")
+}
+
+// ending says that the end has begun.
+func (s *Supervisor) ending() bool {
+	select {
+	case <-s.end.begun:
+		return true
+	default:
+		return false
+	}
+}
+
+// finishChanges begins the end and returns when no change of the set of
+// processes is under way, and none will be.
+func (s *Supervisor) finishChanges() {
+	s.mu.Lock()
+	if !s.ending() {
+		close(s.end.begun)
+	}
+	s.mu.Unlock()
+	s.end.applying <- struct{}{}
+	s.leave()
 }
 
 // message translates an operator's command.
 func (s *Supervisor) message(cmd control.Command) (message, error) {
-	s.mu.Lock()
-	closing := s.closing
-	s.mu.Unlock()
 	switch cmd.Verb {
 	case "start", "restart":
-		if closing {
+		if s.ending() {
 			return message{}, api.Errorf(api.CodeConflict, "cannot %s %q: Perdure is shutting down", cmd.Verb, cmd.Name)
 		}
 		kind := supervise.Start
@@ -158,9 +222,9 @@ func await(ctx context.Context, a *actor, m message) (control.Record, error) {
 
 // remove ends the process for good and forgets it once it is gone.
 func (a *actor) remove() error {
+	a.sup.tree.removing(a.who.name)
 	err := a.step(supervise.Input{Kind: supervise.Shutdown, Reason: api.ReasonRemoved})
 	if err != nil || a.state.Alive || a.state.SpawnPending {
-		a.sup.tree.removing(a.who.name)
 		return err
 	}
 	return a.forget()
@@ -205,14 +269,16 @@ func (s *Supervisor) actor(name string) (*actor, error) {
 	return nil, api.Errorf(api.CodeNotFound, "cannot find process %q", name)
 }
 
-// post puts a message into the inbox of a process, if there is one of that name.
-func (s *Supervisor) post(name string, m message) {
+// post puts a message into the inbox of a process, and says whether there is
+// one of that name.
+func (s *Supervisor) post(name string, m message) bool {
 	s.mu.Lock()
 	a := s.actors[name]
 	s.mu.Unlock()
 	if a != nil {
 		a.post(m)
 	}
+	return a != nil
 }
 
 // forget has a process that is gone forgotten.
@@ -281,6 +347,10 @@ func (s *Supervisor) exit(code int, name string) {
 	}
 	data, _ := json.Marshal(map[string]any{"code": code, "by": name})
 	s.write(control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	if s.o.OnExit == nil {
+		s.begin(shutdownDefault)
+		return
+	}
 	s.o.OnExit(code)
 }
 

@@ -52,22 +52,70 @@ func newTree(s *Supervisor) *tree {
 	return t
 }
 
-// define takes definitions over. Full says that the file's others are leaving;
-// they are kept in the graph until they are gone.
-func (t *tree) define(defs []api.Definition, full bool) error {
+// define takes definitions over. Others that are leaving are kept in the graph
+// until they are gone.
+func (t *tree) define(defs []api.Definition) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := maps.Clone(t.deps)
+	given := make(map[string]bool, len(defs))
 	for i := range defs {
+		given[defs[i].Name] = true
 		next[defs[i].Name] = definition.Deps(defs[i])
 	}
-	graph, err := supervise.NewGraph(next)
+	graph, err := supervise.NewGraph(known(next, given))
 	if err != nil {
 		return &api.Error{Code: api.CodeInvalid, Field: "depends_on", Message: err.Error()}
 	}
+	t.take(defs, next, graph)
+	return nil
+}
+
+// restore takes the journaled definitions over. They were checked when they
+// were given; a dependency that has been removed since is only unmet.
+func (t *tree) restore(defs []api.Definition) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := make(map[string][]supervise.Dep, len(defs))
+	for i := range defs {
+		next[defs[i].Name] = definition.Deps(defs[i])
+	}
+	graph, err := supervise.NewGraph(known(next, nil))
+	if err != nil {
+		t.sup.o.Logger.Error("Cannot order the journaled processes; they are stopped in no order", "error", err)
+		graph = t.graph
+	}
+	t.take(defs, next, graph)
+}
+
+// known is deps without those on processes that do not exist, but for the
+// processes of strict.
+func known(deps map[string][]supervise.Dep, strict map[string]bool) map[string][]supervise.Dep {
+	out := make(map[string][]supervise.Dep, len(deps))
+	for name, ds := range deps {
+		missing := func(d supervise.Dep) bool {
+			_, ok := deps[d.Process]
+			return d.Process != "" && !ok
+		}
+		if !strict[name] && slices.ContainsFunc(ds, missing) {
+			ds = slices.DeleteFunc(slices.Clone(ds), missing)
+		}
+		out[name] = ds
+	}
+	return out
+}
+
+// take notes definitions that have been ordered.
+func (t *tree) take(defs []api.Definition, next map[string][]supervise.Dep, graph *supervise.Graph) {
+	for i := range defs {
+		name := defs[i].Name
+		if !slices.Equal(t.deps[name], next[name]) {
+			t.forgetWaits(name)
+		}
+	}
 	t.deps, t.graph = next, graph
 	for i := range defs {
-		delete(t.removed, defs[i].Name)
+		t.noRestarts(defs[i].Name)
 		for _, d := range defs[i].DependsOn {
 			if d.Process == "" || !d.Restart {
 				continue
@@ -78,7 +126,16 @@ func (t *tree) define(defs []api.Definition, full bool) error {
 			t.restarts[d.Process][defs[i].Name] = true
 		}
 	}
-	return nil
+}
+
+// noRestarts forgets with whom a process restarts.
+func (t *tree) noRestarts(name string) {
+	for dep, who := range t.restarts {
+		delete(who, name)
+		if len(who) == 0 {
+			delete(t.restarts, dep)
+		}
+	}
 }
 
 // changed takes an actor's new state.
@@ -127,16 +184,19 @@ func (t *tree) refresh() {
 // evaluate tells a process the word on its dependencies if it is a new one.
 func (t *tree) evaluate(name string) {
 	deps := t.deps[name]
-	if len(deps) == 0 {
+	if len(deps) == 0 && t.states[name].Deps == supervise.DepsNone && t.told[name].status == supervise.DepsNone {
 		return
 	}
 	status, detail := supervise.Eval(deps, func(key string) (supervise.Target, bool) { return t.target(name, key, deps) })
 	w := word{status, detail}
-	if t.told[name] == w {
+	if old, told := t.told[name]; told && old == w {
 		return
 	}
-	t.told[name] = w
-	t.sup.post(name, message{in: supervise.Input{Kind: supervise.DepsChanged, Deps: status, Detail: detail}})
+	// Only what has been told counts as told: a process that is being defined
+	// may have no actor yet.
+	if t.sup.post(name, message{in: supervise.Input{Kind: supervise.DepsChanged, Deps: status, Detail: detail}}) {
+		t.told[name] = w
+	}
 }
 
 // target shows Eval a process or a file.
@@ -214,16 +274,13 @@ func (t *tree) dropped(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	dependents := t.graph.Dependents(name)
+	t.forgetWaits(name)
+	t.noRestarts(name)
 	delete(t.deps, name)
 	delete(t.states, name)
 	delete(t.told, name)
 	delete(t.removed, name)
-	delete(t.restarts, name)
-	known := make(map[string][]supervise.Dep, len(t.deps))
-	for n, deps := range t.deps {
-		known[n] = slices.DeleteFunc(slices.Clone(deps), func(d supervise.Dep) bool { return d.Process == name })
-	}
-	if g, err := supervise.NewGraph(known); err == nil {
+	if g, err := supervise.NewGraph(known(t.deps, nil)); err == nil {
 		t.graph = g
 	} else {
 		t.sup.o.Logger.Error("Cannot order the processes that are left", "error", err)
