@@ -15,7 +15,7 @@ import (
 func (s *Supervisor) Shutdown(ctx context.Context, timeout time.Duration) error {
 	s.begin(timeout)
 	select {
-	case <-s.done:
+	case <-s.end.done:
 		return nil
 	case <-ctx.Done():
 		return api.Errorf(api.CodeTimeout, "the shutdown goes on without you: %v", ctx.Err())
@@ -29,7 +29,7 @@ func (s *Supervisor) begin(timeout time.Duration) {
 	s.end.once.Do(func() {
 		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
 		s.finishChanges()
-		s.tree.shutdown(func() { close(s.done) })
+		s.tree.shutdown(func() { close(s.end.done) })
 	})
 }
 
@@ -49,16 +49,16 @@ func (s *Supervisor) deadline(timeout time.Duration) {
 }
 
 // Done is closed when a Shutdown has ended and nothing lives any more.
-func (s *Supervisor) Done() <-chan struct{} { return s.done }
+func (s *Supervisor) Done() <-chan struct{} { return s.end.done }
 
 // ExitCode is the code that a process has asked Perdure to end with, if any.
 func (s *Supervisor) ExitCode() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exitCode == nil {
+	if s.end.code == nil {
 		return 0, false
 	}
-	return *s.exitCode, true
+	return *s.end.code, true
 }
 
 // killAll ends everything that lives at once, with the barrier up.
@@ -109,7 +109,7 @@ func (s *Supervisor) Close() error {
 // none is left: FIFOs and cgroups. What cannot be removed is used again.
 func (s *Supervisor) sweep(actors []*actor) {
 	select {
-	case <-s.done:
+	case <-s.end.done:
 	default:
 		return
 	}

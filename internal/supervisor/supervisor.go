@@ -58,14 +58,12 @@ type Supervisor struct {
 	spawning  chan struct{}  // holds those who are spawning
 	followers sync.WaitGroup // calls of Follow under way
 
-	mu       sync.Mutex
-	actors   map[string]*actor
-	full     map[string]bool // storage trouble by process
-	exitCode *int
-	trim     *time.Timer // gives memory back after an Apply
+	mu     sync.Mutex
+	actors map[string]*actor
+	full   map[string]bool // storage trouble by process
+	trim   *time.Timer     // gives memory back after an Apply
 
-	end  end
-	done chan struct{} // closed when a Shutdown has ended
+	end end
 }
 
 // end is what belongs to the end of everything.
@@ -74,7 +72,9 @@ type end struct {
 	// applying is held by whoever changes the set of processes. It is a channel
 	// so that a wait for it can be given up.
 	applying chan struct{}
+	done     chan struct{} // closed when a Shutdown has ended
 	once     sync.Once
+	code     *int        // that a process has asked for; guarded by mu
 	kill     *time.Timer // the deadline; guarded by mu, as is due
 	due      time.Time
 }
@@ -82,8 +82,8 @@ type end struct {
 // newSupervisor returns a supervisor over its rooms; Open fills them with the real ones.
 func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
 	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
-		actors: map[string]*actor{}, full: map[string]bool{}, done: make(chan struct{}),
-		end:      end{begun: make(chan struct{}), applying: make(chan struct{}, 1)},
+		actors: map[string]*actor{}, full: map[string]bool{},
+		end:      end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
 		spawning: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 	s.tree = newTree(s)
 	return s
@@ -337,9 +337,9 @@ func (s *Supervisor) write(e control.Entry) {
 // the code. The first one wins.
 func (s *Supervisor) exit(code int, name string) {
 	s.mu.Lock()
-	first := s.exitCode == nil
+	first := s.end.code == nil
 	if first {
-		s.exitCode = &code
+		s.end.code = &code
 	}
 	s.mu.Unlock()
 	if !first {
