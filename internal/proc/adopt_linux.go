@@ -125,7 +125,7 @@ func (h *Host) Sweep(id Identity) (live int, err error) {
 	}
 	if id.Cgroup != "" && populated(id.Cgroup) {
 		live++
-		if err := killCgroup(id.Cgroup); err != nil {
+		if err := h.cgroups.kill(id.Cgroup); err != nil {
 			return live, fmt.Errorf("cannot kill the cgroup %s: %w", id.Cgroup, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,13 @@ import (
 type cgroups struct {
 	mount, dir string
 	fd         int
+
+	// sound holds the folders that we have made and that were never killed. The
+	// kernel counts the kills of a cgroup, and where it compares that count with
+	// the one of the parent's own cgroup (cgroup_css_set_fork; seen in Linux 6.18)
+	// it kills whatever is forked into a folder that was killed before, for ever.
+	mu    sync.Mutex
+	sound map[string]struct{}
 }
 
 // openCgroups makes name beneath the cgroup that we are in ourselves.
@@ -46,7 +54,7 @@ func openCgroups(name string) (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cgroups{mount: mount, dir: dir, fd: fd}, nil
+	return &cgroups{mount: mount, dir: dir, fd: fd, sound: map[string]struct{}{}}, nil
 }
 
 // checkCgroupName refuses what is no single folder, or a name of the kernel's.
@@ -89,11 +97,23 @@ func cgroupOf(pid int) (string, error) {
 
 // open returns a descriptor of the folder for name, which is made when it is
 // missing and must be empty: a new generation never joins the old one (S4, R6).
+// A folder that is not known to be sound is made anew.
 func (c *cgroups) open(name string) (fd int, path string, err error) {
 	if err := checkCgroupName(name); err != nil {
 		return -1, "", err
 	}
 	path = c.dir + "/" + name
+	c.mu.Lock()
+	_, sound := c.sound[path]
+	c.mu.Unlock()
+	if !sound {
+		if populated(path) {
+			return -1, "", fmt.Errorf("processes of an earlier run are left in its cgroup %s", path)
+		}
+		if err := removeCgroup(path); err != nil {
+			return -1, "", err
+		}
+	}
 	flags := unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	if fd, err = unix.Openat(c.fd, name, flags, 0); err == unix.ENOENT {
 		if err = unix.Mkdirat(c.fd, name, 0o755); err != nil && err != unix.EEXIST {
@@ -108,13 +128,34 @@ func (c *cgroups) open(name string) (fd int, path string, err error) {
 		unix.Close(fd)
 		return -1, "", fmt.Errorf("processes of an earlier run are left in its cgroup %s", path)
 	}
+	if !sound {
+		c.mu.Lock()
+		c.sound[path] = struct{}{}
+		c.mu.Unlock()
+	}
 	return fd, path, nil
+}
+
+// kill ends whatever is in a cgroup, which is not sound any more. Without a
+// folder of ours (c is nil) it does the same to one of another Host.
+func (c *cgroups) kill(path string) error {
+	if c != nil {
+		c.unsound(path)
+	}
+	return killCgroup(path)
+}
+
+func (c *cgroups) unsound(path string) {
+	c.mu.Lock()
+	delete(c.sound, path)
+	c.mu.Unlock()
 }
 
 func (c *cgroups) remove(name string) error {
 	if err := checkCgroupName(name); err != nil {
 		return err
 	}
+	c.unsound(c.dir + "/" + name)
 	return removeCgroup(c.dir + "/" + name)
 }
 

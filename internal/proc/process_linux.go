@@ -149,7 +149,7 @@ func (p *Process) strike() error {
 		}
 	}
 	if p.id.Cgroup != "" {
-		keep(killCgroup(p.id.Cgroup))
+		keep(p.h.cgroups.kill(p.id.Cgroup))
 	}
 	keep(p.signalGroup(unix.SIGKILL))
 	for _, st := range p.strays {

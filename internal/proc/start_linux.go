@@ -63,6 +63,7 @@ type launch struct {
 	pidfd    int
 	cgroup   string
 	cgroupFD int
+	cgroups  *cgroups
 	// Of the shim: both ends of the pipe on which it tells why it failed.
 	report, shimEnd *os.File
 }
@@ -76,7 +77,7 @@ func newLaunch(h *Host, spec *Spec) (*launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &launch{spec: spec, path: path, argv: spec.Argv, pidfd: -1, cgroupFD: -1}
+	l := &launch{spec: spec, path: path, argv: spec.Argv, pidfd: -1, cgroupFD: -1, cgroups: h.cgroups}
 	l.sys = syscall.SysProcAttr{Setsid: true, PidFD: &l.pidfd, Credential: cred}
 	out, errOut := h.null, h.null
 	if spec.Stdout != nil {
@@ -136,7 +137,7 @@ func (l *launch) fork() (pid int, err error) {
 func (l *launch) abandon(pid int) {
 	_ = unix.Kill(-pid, unix.SIGKILL) //ok: it is our unreaped child, or has ended by itself
 	if l.cgroup != "" {
-		_ = killCgroup(l.cgroup) //ok: as above; the next start refuses a cgroup that is not empty
+		_ = l.cgroups.kill(l.cgroup) //ok: as above; the next start refuses a cgroup that is not empty
 	}
 	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) }) //ok: only the zombie is of interest
 }
