@@ -19,20 +19,31 @@ type ExitCode struct {
 	Errors []api.Code
 }
 
-// ExitCodes returns the table of exit codes. It is the only one: errors are
-// mapped by it, and docs/reference/exit-codes.md is generated from it.
+// ExitCodes returns the table of exit codes, from which
+// docs/reference/exit-codes.md is generated. Which error of the API leads to
+// which is in api.Codes.
 func ExitCodes() []ExitCode {
 	return []ExitCode{
 		{exitOK, "ok", "The command did what was asked.", nil},
-		{exitFailure, "failure", "It was tried and failed; the text on standard error says why. Also: a process that `up -d` started has failed.",
-			[]api.Code{api.CodeFailed, api.CodeDenied, api.CodeInternal}},
-		{exitUsage, "usage", "The command line or the configuration is wrong. Nothing was changed.", []api.Code{api.CodeInvalid}},
-		{exitUnavailable, "unavailable", "Perdure does not run here, or a part that is needed cannot be reached.", []api.Code{api.CodeUnavailable}},
-		{exitNotFound, "not found", "There is no process of that name.", []api.Code{api.CodeNotFound}},
-		{exitTimeout, "timeout", "It did not come true in time.", []api.Code{api.CodeTimeout}},
-		{exitConflict, "conflict", "The state of the process forbids it, a later command won, or Perdure runs here already.", []api.Code{api.CodeConflict}},
+		{exitFailure, "failure", "It was tried and failed; the text on standard error says why. Also: a process that `up -d` started has failed.", errorsOf(exitFailure)},
+		{exitUsage, "usage", "The command line or the configuration is wrong. Nothing was changed.", errorsOf(exitUsage)},
+		{exitUnavailable, "unavailable", "Perdure does not run here, or a part that is needed cannot be reached.", errorsOf(exitUnavailable)},
+		{exitNotFound, "not found", "There is no process of that name.", errorsOf(exitNotFound)},
+		{exitTimeout, "timeout", "It did not come true in time.", errorsOf(exitTimeout)},
+		{exitConflict, "conflict", "The state of the process forbids it, a later command won, or Perdure runs here already.", errorsOf(exitConflict)},
 		{exitInterrupted, "interrupted", "Ctrl-C ended a command that was still waiting.", nil},
 	}
+}
+
+// errorsOf lists the codes of the API that lead to an exit code.
+func errorsOf(exit int) []api.Code {
+	var out []api.Code
+	for _, i := range api.Codes() {
+		if i.ExitCode == exit {
+			out = append(out, i.Code)
+		}
+	}
+	return out
 }
 
 // The exit codes by name, for use within the table and the commands.
@@ -104,14 +115,7 @@ func exitCodeOf(err error) int {
 		}
 		return exitFailure
 	}
-	for _, row := range ExitCodes() {
-		for _, c := range row.Errors {
-			if c == coded.Code {
-				return row.Code
-			}
-		}
-	}
-	return exitFailure
+	return coded.Code.Info().ExitCode
 }
 
 func commonCode(errs []error) int {

@@ -11,27 +11,8 @@ import (
 	"github.com/perdure/perdure/internal/event"
 )
 
-// status is the HTTP status of each code (docs/reference/http.md).
-func status(code api.Code) int {
-	switch code { //exhaustive:enforce
-	case api.CodeInvalid:
-		return http.StatusBadRequest
-	case api.CodeNotFound:
-		return http.StatusNotFound
-	case api.CodeConflict:
-		return http.StatusConflict
-	case api.CodeDenied:
-		return http.StatusForbidden
-	case api.CodeTimeout:
-		return http.StatusGatewayTimeout
-	case api.CodeUnavailable:
-		return http.StatusServiceUnavailable
-	case api.CodeFailed:
-		return http.StatusUnprocessableEntity
-	case api.CodeInternal:
-	}
-	return http.StatusInternalServerError
-}
+// status is the HTTP status of a code (docs/reference/errors.md).
+func status(code api.Code) int { return code.Info().HTTPStatus }
 
 // publicError returns what a caller is told of err: the whole text, under the
 // code and field of the *api.Error in its chain.
