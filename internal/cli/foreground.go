@@ -31,6 +31,9 @@ type foreground struct {
 	events bool // lifecycle events are shown too
 	client Client
 	gates  map[string]bool // processes whose readiness is news of its own
+	// waiting are those of whom it has been told that they wait. It belongs to
+	// the reader of events.
+	waiting map[string]bool
 }
 
 // served is how a server has ended.
@@ -54,7 +57,7 @@ func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, eve
 		code, err := a.seams.Serve(ctx, o, func(s Started) { started <- s })
 		ended <- served{code, err}
 	}()
-	fg := &foreground{a: a, feed: f, events: events}
+	fg := &foreground{a: a, feed: f, events: events, waiting: map[string]bool{}}
 	watch, stopWatch := context.WithCancel(context.WithoutCancel(parent))
 	defer stopWatch()
 	var readers sync.WaitGroup
@@ -238,8 +241,16 @@ func (fg *foreground) shown(e *api.Event) bool {
 		return true
 	}
 	switch e.Type {
-	case "process.starting", "process.restarted", "process.stopping", "process.health_failed":
+	case "process.starting", "process.restarted", "process.stopping", "process.health_failed", "process.registered",
+		"supervisor.started":
 		return false
+	case "process.waiting":
+		// Once is enough: what it waits for is told as well.
+		first := !fg.waiting[e.Name]
+		fg.waiting[e.Name] = true
+		return first
+	case "process.started", "process.stopped":
+		delete(fg.waiting, e.Name)
 	case "process.ready":
 		gate, known := fg.gates[e.Name]
 		return gate || !known

@@ -103,11 +103,26 @@ func plainSentence(e api.Event, d *eventData) string {
 		"process.breaker_reset":     "breaker closed",
 		"process.dependency_failed": "is not started: something that it depends on has failed",
 		"process.error":             "error",
+		"process.registered":        "registered",
+		"process.redefined":         "definition changed",
+		"process.removed":           "removed",
+		"supervisor.started":        "supervisor started" + numbered(", pid ", d.PID),
+		"supervisor.shutdown":       "stopping everything",
+		"supervisor.lost":           "the supervisor was lost and is back",
+		"server.started":            "server started" + numbered(", pid ", d.PID),
+		"server.stopping":           "asked to stop everything",
+		"server.stopped":            "server stopped",
+		"config.reloaded":           "configuration reloaded",
+		"config.rejected":           "configuration refused",
+		"config.env_changed":        "env files changed",
 	}[e.Type]
 	if text == "" {
 		return raw(e)
 	}
 	why := d.Detail
+	if e.Type == "process.waiting" && why != "" {
+		return oneLine(why)
+	}
 	if why == "" {
 		why = d.Error
 	}
