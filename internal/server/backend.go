@@ -152,12 +152,14 @@ func (s *Server) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := sup.Command(ctx, control.Command{Verb: "remove", Name: name}); err != nil {
+	rec, err := sup.Command(ctx, control.Command{Verb: "remove", Name: name})
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitDefault)
 	defer cancel()
-	_, err = s.table.await(ctx, name, func(control.Record, *api.Definition) (bool, error) { return false, nil })
+	// Whoever has the name next has another id.
+	_, err = s.table.await(ctx, name, func(r control.Record, _ *api.Definition) (bool, error) { return r.ID != rec.ID, nil })
 	if api.CodeOf(err) == api.CodeNotFound {
 		return nil
 	}

@@ -29,8 +29,13 @@ func (s *Server) ingest(ctx context.Context, sup control.Supervisor) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	entries, errs := collect(ctx, sup.Follow(ctx, after))
+	defer func() {
+		// The reading has ended before the supervisor is let go of.
+		cancel()
+		for range entries {
+		}
+	}()
 	var acked time.Time
 	for {
 		batch, ok := nextBatch(ctx, entries)
@@ -117,7 +122,8 @@ func (s *Server) take(ctx context.Context, batch []control.Entry) (uint64, error
 	for _, e := range batch {
 		switch {
 		case e.Removed && e.Record != nil:
-			s.table.drop(e.Record.Name)
+			s.table.drop(e.Record.Name, e.Seq)
+			s.sampler.forget(e.Record.Name)
 		case e.Record != nil:
 			s.table.put(*e.Record)
 		}

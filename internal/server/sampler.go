@@ -29,13 +29,18 @@ const sampleEvery = 500 * time.Millisecond
 
 func newSampler() *sampler { return &sampler{last: map[string]reading{}} }
 
+// forget drops what was measured of a process.
+func (s *sampler) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.last, name)
+}
+
 // fill adds to p what its tree uses. A process that cannot be read is left
 // without figures: unknown is not zero.
 func (s *sampler) fill(p *api.Process, rec control.Record) {
 	if rec.Identity == nil || p.PID == 0 {
-		s.mu.Lock()
-		delete(s.last, p.Name)
-		s.mu.Unlock()
+		s.forget(p.Name)
 		return
 	}
 	now := time.Now()

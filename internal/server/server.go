@@ -63,6 +63,7 @@ type Server struct {
 	env        *config.Watcher // of the files in force; guarded by reloading
 	reloading  sync.Mutex      // one reload at a time
 	closing    bool            // Close has begun; guarded by reloading
+	loading    sync.Mutex      // one load at a time
 	end        *ending
 	cancel     context.CancelFunc
 	background sync.WaitGroup
@@ -154,6 +155,7 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 	}
 	info, err := sup.Info(ctx)
 	if err != nil {
+		letGo(sup)
 		return false, err
 	}
 	s.mu.Lock()
@@ -173,9 +175,16 @@ func (s *Server) command() []string {
 	return []string{self, "supervisor"}
 }
 
-// load fills the table with what the supervisor has.
+// load fills the table with what the supervisor has. The number of the last
+// entry is asked for first: the list has all of it, and perhaps more.
 func (s *Server) load(ctx context.Context) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
 	sup, err := s.supervisor()
+	if err != nil {
+		return err
+	}
+	info, err := sup.Info(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,7 +192,7 @@ func (s *Server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.table.replace(recs)
+	s.table.replace(recs, info.Journal, info.LastSeq)
 	return nil
 }
 
@@ -198,6 +207,13 @@ func (s *Server) keepAttached(ctx context.Context) {
 		if ctx.Err() != nil || s.isStopping() {
 			return
 		}
+		if s.o.Embedded {
+			// Our own supervisor is not lost by an error of the journal or the event
+			// log, and there is no other: it stays, and the reading is tried again.
+			s.o.Logger.Error("Cannot read the journal into the event log; it is tried again", "error", err)
+			pause(ctx, retryIngest)
+			continue
+		}
 		s.o.Logger.Warn("Lost the supervisor", "error", err)
 		s.detach()
 		for ctx.Err() == nil && !s.isStopping() {
@@ -210,10 +226,14 @@ func (s *Server) keepAttached(ctx context.Context) {
 				break
 			}
 			s.o.Logger.Error("Cannot get a supervisor", "error", err)
-			pause(ctx, time.Second)
+			s.detach()
+			pause(ctx, retryIngest)
 		}
 	}
 }
+
+// retryIngest is the wait before the journal is read again after an error.
+const retryIngest = time.Second
 
 // detach lets go of a supervisor that is lost.
 func (s *Server) detach() {
@@ -221,6 +241,11 @@ func (s *Server) detach() {
 	sup := s.sup
 	s.sup = nil
 	s.mu.Unlock()
+	letGo(sup)
+}
+
+// letGo closes the connection to a supervisor that is reached by one.
+func letGo(sup control.Supervisor) {
 	if c, ok := sup.(*control.Client); ok {
 		_ = c.Close()
 	}
@@ -285,15 +310,21 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	if err := sup.Shutdown(ctx, timeout); err != nil {
 		return err
 	}
-	// The last events are in the log before the end is told.
+	defer s.end.reach()
+	// The last events are in the log before the end is told. A log that cannot
+	// be written does not hold the end up: the journal keeps them.
+	ctx, cancel := context.WithTimeout(ctx, lastEvents)
+	defer cancel()
 	if info, err := sup.Info(ctx); err == nil {
 		if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
 			return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
 		}
 	}
-	s.end.reach()
 	return nil
 }
+
+// lastEvents bounds the wait for the last events after everything is stopped.
+const lastEvents = 10 * time.Second
 
 func (s *Server) isStopping() bool { return isClosed(s.end.stopping) }
 

@@ -16,7 +16,11 @@ type table struct {
 	mu      sync.Mutex
 	rows    map[string]*row
 	changed chan struct{} // closed at the next change of any row
-	seq     uint64
+	seq     uint64        // the journal has been read up to here
+
+	journal string            // the journal that all numbers are of
+	base    uint64            // every entry up to here was in a list that was taken over
+	gone    map[string]uint64 // removals that a list under way may not know yet
 }
 
 // row is one process. Its record is replaced, never changed.
@@ -24,22 +28,28 @@ type row struct {
 	rec     control.Record
 	def     *api.Definition
 	changed chan struct{} // closed at the next change of this row
-	removed bool
 }
 
 func newTable() *table {
-	return &table{rows: map[string]*row{}, changed: make(chan struct{})}
+	return &table{rows: map[string]*row{}, changed: make(chan struct{}), gone: map[string]uint64{}}
 }
 
-// put takes a record over unless a newer one is there.
+// put takes the record of a journal entry over, unless what is here is newer.
 func (t *table) put(rec control.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if rec.Seq > t.base {
+		t.set(rec)
+	}
+}
+
+// set takes a record over unless a newer one is there.
+func (t *table) set(rec control.Record) {
 	r := t.rows[rec.Name]
 	if r == nil {
 		r = &row{changed: make(chan struct{})}
 		t.rows[rec.Name] = r
-	} else if r.rec.ID == rec.ID && rec.Seq < r.rec.Seq {
+	} else if rec.Seq < r.rec.Seq {
 		return
 	}
 	if rec.Definition != nil {
@@ -50,29 +60,54 @@ func (t *table) put(rec control.Record) {
 	t.touch(r)
 }
 
-// drop forgets a process.
-func (t *table) drop(name string) {
+// drop forgets a process that the journal entry seq has removed, unless what is
+// here is newer.
+func (t *table) drop(name string, seq uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r := t.rows[name]; r != nil {
-		r.removed = true
-		delete(t.rows, name)
-		t.touch(r)
+	if seq <= t.base {
+		return
+	}
+	t.gone[name] = seq
+	if r := t.rows[name]; r != nil && r.rec.Seq <= seq {
+		t.delete(name, r)
 	}
 }
 
-// replace makes the table exactly recs.
-func (t *table) replace(recs []control.Record) {
-	keep := make(map[string]bool, len(recs))
-	for _, r := range recs {
-		keep[r.Name] = true
-		t.put(r)
-	}
-	for _, name := range t.names() {
-		if !keep[name] {
-			t.drop(name)
+func (t *table) delete(name string, r *row) {
+	delete(t.rows, name)
+	t.touch(r)
+}
+
+// replace takes over a list of all processes that includes every entry of the
+// journal up to asOf, and perhaps later ones. Entries that were read meanwhile
+// keep their word against it.
+func (t *table) replace(recs []control.Record, journal string, asOf uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.journal != journal {
+		// The numbers of another journal say nothing about this one's.
+		t.journal, t.base, t.seq = journal, 0, 0
+		clear(t.gone)
+		for _, r := range t.rows {
+			r.rec.Seq = 0
 		}
 	}
+	keep := make(map[string]bool, len(recs))
+	for _, rec := range recs {
+		if seq, gone := t.gone[rec.Name]; gone && rec.Seq <= seq {
+			continue
+		}
+		keep[rec.Name] = true
+		t.set(rec)
+	}
+	for name, r := range t.rows {
+		if !keep[name] && r.rec.Seq <= asOf {
+			t.delete(name, r)
+		}
+	}
+	t.base = max(t.base, asOf)
+	maps.DeleteFunc(t.gone, func(_ string, seq uint64) bool { return seq <= t.base })
 }
 
 func (t *table) touch(r *row) {
