@@ -37,22 +37,32 @@ func (m *machine) adoptEnd() {
 	}
 }
 
-// adoptSpawn settles a spawn whose outcome nobody has recorded.
+// adoptSpawn settles a spawn whose outcome nobody has recorded. With nothing
+// left of it, it may have run to its end or never have begun. Unknown is not
+// "has not run": an end is told, with an unknown code, and where the policy does
+// not restart after that it stays failed, so that what is meant to run once does
+// not run twice. Else it is ordered again at once, uncounted: that the
+// supervisor died is no fault of the process.
 func (m *machine) adoptSpawn() {
 	s := &m.s
-	switch {
-	case m.in.PID != 0:
+	if m.in.PID != 0 {
 		m.spawned()
-	case m.in.Leftovers:
-		s.SpawnPending, s.Alive = false, true
-		m.in.Exit.Unknown = true
-		m.adoptEnd()
-	case s.State == api.StateStopping:
-		m.finish()
-	default:
-		s.SpawnPending = false
-		m.launch()
+		return
 	}
+	s.SpawnPending, s.Alive = false, true
+	m.in.Exit.Unknown = true
+	if s.State == api.StateStopping || m.in.Leftovers {
+		m.adoptEnd()
+		return
+	}
+	e := Exit{Generation: s.Generation, Unknown: true, Failure: true, Cause: "unknown"}
+	s.PID, s.Alive, s.Exit, s.ExitedAt = 0, false, &e, m.now
+	m.tellExit(&e)
+	if m.sp.restarts(&e) {
+		m.launch()
+		return
+	}
+	m.finish()
 }
 
 func (m *machine) adoptLive() {

@@ -300,8 +300,31 @@ func TestAdoption(t *testing.T) {
 		l.s = r.State
 		reborn(l, Input{})
 		l.is(api.StateRunning, "")
-		if l.s.Generation != 2 || l.s.Failures+l.s.Restarts != 0 {
+		if l.s.Generation != 2 || l.s.Failures+l.s.Restarts != 0 || l.count("process.exited") != 1 {
 			t.Errorf("%+v", l.s)
+		}
+	})
+	t.Run("a spawn of which nothing is found may have run: never twice without the policy", func(t *testing.T) {
+		t.Parallel()
+		sp := base()
+		sp.Restart = api.RestartNever
+		l := newLine(t, sp)
+		l.s = Step(sp, State{}, Input{Kind: Start, Now: zero}).State
+		r := reborn(l, Input{})
+		l.is(api.StateFailed, api.ReasonExit)
+		if r.Events[0].Type != "process.exited" || r.Events[0].Data["code"] != nil || l.s.Generation != 1 {
+			t.Errorf("told %v, %+v", r.Events, l.s)
+		}
+	})
+	t.Run("a stop of a spawn of which nothing is found", func(t *testing.T) {
+		t.Parallel()
+		l := newLine(t, base())
+		l.s = Step(base(), State{}, Input{Kind: Start, Now: zero}).State
+		l.s = Step(base(), l.s, Input{Kind: Stop, Now: zero}).State
+		r := reborn(l, Input{})
+		l.is(api.StateStopped, api.ReasonRequest)
+		if r.Events[0].Type != "process.exited" {
+			t.Errorf("told %v", r.Events)
 		}
 	})
 	t.Run("a spawn that is found lives", func(t *testing.T) {
