@@ -54,9 +54,10 @@ func room(table map[string]int, dir string) (string, bool) {
 }
 
 // outside says that a package is not part of the program: tests, examples and
-// measurements.
+// measurements, tools of the house.
 func outside(dir string) bool {
-	return dir == "internal/archtest" || helper(dir) || under(dir, "e2e") || under(dir, "examples") || under(dir, "bench")
+	return dir == "internal/archtest" || helper(dir) || under(dir, "e2e") || under(dir, "examples") || under(dir, "bench") ||
+		under(dir, "scripts")
 }
 
 // helper says that a package helps tests; its name ends in "test".
