@@ -48,7 +48,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	// The journal's name, not the directory's: a state directory that was removed
 	// and made anew while its processes lived must not meet them in its cgroups.
-	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: "perdure-" + id[:12]})
+	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: o.cgroupName(id)})
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare to run processes: %w", err)
 	}
@@ -89,6 +89,17 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	s.say("supervisor.started", data)
 	return s, nil
+}
+
+// CgroupVar is the environment variable that turns cgroups off.
+const CgroupVar = "PERDURE_CGROUP"
+
+// cgroupName names the folder of a journal's cgroups; empty means none.
+func (o Options) cgroupName(journal string) string {
+	if o.NoCgroup || os.Getenv(CgroupVar) == "off" {
+		return ""
+	}
+	return "perdure-" + journal[:12]
 }
 
 func (o Options) filled() Options {

@@ -30,6 +30,9 @@ type Options struct {
 	// Embedded says that the process is not ours alone: then its other children
 	// are left to it, and it does not become a subreaper.
 	Embedded bool
+	// NoCgroup gives no process a cgroup of its own. The environment variable
+	// PERDURE_CGROUP=off does the same.
+	NoCgroup bool
 	// Clock and Roll are the sources of time and chance. Default: the boot
 	// clock and math/rand.
 	Clock func() supervise.Instant
