@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perdure/perdure/api"
 )
@@ -80,7 +81,7 @@ func audit(t *testing.T, events []api.Event) chronicle {
 			l.pid = int(fields(t, e)["pid"].(float64))
 			continue
 		}
-		if live[who] != e.Generation {
+		if _, known := fields(t, e)["code"].(float64); live[who] != e.Generation && (known || live[who] != 0) {
 			t.Errorf("%s: generation %d ended while %d lived (event %d)", who, e.Generation, live[who], e.Seq)
 		}
 		delete(live, who)
@@ -93,6 +94,8 @@ func audit(t *testing.T, events []api.Event) chronicle {
 			switch {
 			case l == nil:
 				t.Errorf("%s: generation %d of %d is missing", who, g, len(lives))
+			case l.started == 0 && l.exited == 1 && l.code == nil:
+				// The supervisor died between its fork and its record.
 			case l.started != 1:
 				t.Errorf("%s: generation %d was started %d times", who, g, l.started)
 			case l.exited > 1, l.exited == 0 && live[who] != g:
@@ -154,7 +157,7 @@ func (r *rig) checkRuns(c chronicle, name string, code int, unknownAllowed bool)
 		seen[g] = pid
 		if l := lives[g]; l == nil {
 			r.t.Errorf("%s: generation %d has run and no event tells of it", name, g)
-		} else if l.pid != pid {
+		} else if l.pid != pid && l.started != 0 {
 			r.t.Errorf("%s: generation %d was pid %d, the event says %d", name, g, pid, l.pid)
 		}
 	}
@@ -359,3 +362,7 @@ func openFiles(t *testing.T, pid int) int {
 	}
 	return len(entries)
 }
+
+// tick comes a little later: it paces what is done again and again, and no
+// outcome depends on it.
+func tick() <-chan time.Time { return time.After(50 * time.Millisecond) }
