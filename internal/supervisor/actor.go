@@ -38,6 +38,7 @@ type actor struct {
 	who    identity
 	def    *api.Definition
 	spec   *supervise.Spec
+	env    []string // of the definition, kept for the next spawn; clipped
 	state  supervise.State
 	seq    uint64 // of the last entry that was persisted
 	ident  *proc.Identity

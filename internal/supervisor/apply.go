@@ -219,7 +219,16 @@ func (a *actor) autostart() error {
 	if byHand && a.def.Restart == api.RestartUnlessStopped {
 		return nil
 	}
-	return a.step(supervise.Input{Kind: supervise.Start, Force: true})
+	return a.start(supervise.Input{Kind: supervise.Start, Force: true})
+}
+
+// start carries out a start or restart that somebody asked for. What waits for
+// files waits anew (N22).
+func (a *actor) start(in supervise.Input) error {
+	if a.state.State == api.StateDependencyFailed {
+		a.sup.tree.rearm(a.who.name)
+	}
+	return a.step(in)
 }
 
 // newID returns a process id, proc_<unix ms>_<7 characters of base 32>.

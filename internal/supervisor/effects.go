@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,7 +51,10 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	// thousand starts at once would need a thread each, and be no faster.
 	a.sup.spawning <- struct{}{}
 	defer func() { <-a.sup.spawning }()
-	env := append(definition.Env(*a.def, a.sup.o.Env), a.marks(generation)...)
+	if a.env == nil {
+		a.env = slices.Clip(definition.Env(*a.def, a.sup.o.Env))
+	}
+	env := append(a.env, a.marks(generation)...)
 	spec, err := definition.ProcSpec(*a.def, env)
 	if err != nil {
 		return failed(err)

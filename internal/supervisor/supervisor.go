@@ -182,7 +182,7 @@ func (s *Supervisor) message(cmd control.Command) (message, error) {
 		if cmd.Verb == "restart" {
 			kind = supervise.Restart
 		}
-		return message{in: supervise.Input{Kind: kind, Force: cmd.Force}}, nil
+		return message{do: func(a *actor) error { return a.start(supervise.Input{Kind: kind, Force: cmd.Force}) }}, nil
 	case "stop":
 		return message{in: supervise.Input{Kind: supervise.Stop}}, nil
 	case "reset":

@@ -261,6 +261,14 @@ func (t *tree) forgetWaits(name string) {
 	}
 }
 
+// rearm begins a new wait for the files that a process depends on.
+func (t *tree) rearm(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetWaits(name)
+	t.evaluate(name)
+}
+
 // removing marks a process to be forgotten once it is gone.
 func (t *tree) removing(name string) {
 	t.mu.Lock()
