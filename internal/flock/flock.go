@@ -38,8 +38,9 @@ func Take(path string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// Release frees the lock.
-func (l *Lock) Release() error { return l.f.Close() }
+// Release frees the lock, also where a child that is being started holds a copy
+// of the descriptor for the moment between fork and exec.
+func (l *Lock) Release() error { return errors.Join(unlock(l.f), l.f.Close()) }
 
 // Held reports whether somebody holds the lock at path, and who: the pid is 0
 // when the file does not say.

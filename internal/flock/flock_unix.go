@@ -18,3 +18,6 @@ func tryLock(f *os.File) error {
 	}
 	return err
 }
+
+// unlock ends the lock for every copy of the descriptor (flock(2)).
+func unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

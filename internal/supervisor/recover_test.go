@@ -1,0 +1,271 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+)
+
+// crash forgets a supervisor as SIGKILL does: nothing more is written by it.
+func crash(t *testing.T, w *world, s *Supervisor) {
+	t.Helper()
+	w.breakJournal(errors.New("dead"))
+	closed(t, s)
+	w.breakJournal(nil)
+}
+
+func TestRecoverAdoptsAndGoesOn(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("db"), def("web", on(needs("db", "ready"))), def("sick"))
+		synctest.Wait()
+		w.process("sick").end(1, "")
+		synctest.Wait()
+		pid := w.process("web").id.PID
+		pass(400 * time.Millisecond) // of the second that sick waits
+		crash(t, w, s)
+		begin := time.Now()
+		s = w.open()
+		synctest.Wait()
+		if got := state(t, s, "web"); got.PID != pid || got.Generation != 1 || got.State != api.StateRunning {
+			t.Errorf("web: %+v", got)
+		}
+		pass(599 * time.Millisecond)
+		synctest.Wait()
+		if w.process("sick") != nil {
+			t.Error("the wait was cut short")
+		}
+		pass(2 * time.Millisecond)
+		synctest.Wait()
+		if w.process("sick") == nil {
+			t.Errorf("sick is not back %s after its wait went on", time.Since(begin))
+		}
+		w.process("web").end(5, "")
+		synctest.Wait()
+		if got := state(t, s, "web"); got.Exit == nil || got.Exit.Code != 5 || got.State != api.StateBackoff {
+			t.Errorf("the end of the adopted web: %+v, %+v", got, got.Exit)
+		}
+		closed(t, s)
+	})
+}
+
+// A spawn whose outcome nobody has recorded: what carries the marker is taken,
+// and nothing is started beside it.
+func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
+	for _, survives := range []bool{true, false} {
+		t.Run(map[bool]string{true: "lives", false: "ended"}[survives], func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				zero := api.Duration(0)
+				s := w.open()
+				// A generation before it, whose leader the record must not name.
+				apply(t, s, def("web", func(d *api.Definition) { d.ReapGroupOnExit = "failure"; d.Backoff.Initial = &zero }))
+				synctest.Wait()
+				w.onStart = func(*fakeProcess) error { w.breakJournal(errFull); return nil }
+				w.process("web").end(0, "")
+				synctest.Wait()
+				w.onStart = nil
+				spawned := w.process("web")
+				crash(t, w, s)
+				if !survives {
+					spawned.notify = nil
+					spawned.end(0, "")
+				}
+				s = w.open()
+				synctest.Wait()
+				got, starts := state(t, s, "web"), w.count("start web")
+				if survives && (got.PID != spawned.id.PID || starts != 2 || got.Generation != 2) {
+					t.Errorf("pid %d, want %d; started %d times; %+v", got.PID, spawned.id.PID, starts, got)
+				}
+				if !survives && (got.State != api.StateRunning || starts != 3) {
+					t.Errorf("started %d times; %+v", starts, got)
+				}
+				closed(t, s)
+			})
+		})
+	}
+}
+
+// The rest of a leader that ended while nobody watched is ended before the next
+// generation starts.
+func TestRecoverEndsLeftoversFirst(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"))
+		synctest.Wait()
+		crash(t, w, s)
+		p := w.process("web")
+		p.notify, p.leftovers = nil, true
+		p.end(1, "")
+		s = w.open()
+		pass(2 * time.Second)
+		synctest.Wait()
+		story := strings.Join(w.story("open", "drain"), "\n")
+		if sweep, start := strings.LastIndex(story, "sweep web"), strings.LastIndex(story, "start web"); sweep < 0 || start < sweep {
+			t.Errorf("not swept before the start:\n%s", story)
+		}
+		if got := state(t, s, "web"); got.State != api.StateRunning || got.Generation != 2 || got.Exit == nil || !got.Exit.Unknown {
+			t.Errorf("%+v, exit %+v", got, got.Exit)
+		}
+		closed(t, s)
+	})
+}
+
+// After a boot nothing lives and the old clock means nothing: waits end at once,
+// and nothing that has the pid of a recorded process is touched.
+func TestRecoverAfterABoot(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		long := api.Duration(time.Hour)
+		apply(t, s, def("web"), def("sick", func(d *api.Definition) { d.Backoff.Initial, d.Backoff.Max = &long, long }), def("off"))
+		synctest.Wait()
+		w.process("sick").end(1, "")
+		do(t, s, "stop", "off")
+		synctest.Wait()
+		crash(t, w, s)
+		w.mu.Lock()
+		w.bootID = "boot-2"
+		stranger := w.live[state0(w, "web")]
+		stranger.name, stranger.id.Marker, stranger.id.BootID = "stranger", "", "boot-2"
+		w.mu.Unlock()
+		s = w.open()
+		pass(2 * time.Second)
+		synctest.Wait()
+		for _, name := range []string{"web", "sick"} {
+			if got := state(t, s, name); got.State != api.StateRunning || got.Generation != 2 {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
+		if got := state(t, s, "off"); got.State != api.StateStopped {
+			t.Errorf("off: %+v", got)
+		}
+		if w.process("stranger") == nil || w.count("signal stranger")+w.count("kill stranger")+w.count("adopt") > 0 {
+			t.Errorf("a stranger was touched: %q", w.story())
+		}
+		closed(t, s)
+	})
+}
+
+// state0 is the pid of a live process; mu is held.
+func state0(w *world, name string) int {
+	for pid, p := range w.live {
+		if p.name == name {
+			return pid
+		}
+	}
+	return 0
+}
+
+func TestRecoverLeavesUnreadableEntriesAlone(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"))
+		synctest.Wait()
+		crash(t, w, s)
+		for key, text := range map[string]string{"definition/odd": `{"record":7}`, "process/odd": `{"record":{"name":"odd"}}`,
+			"definition/empty": `{"record":{"name":"empty"}}`, "strange": `{}`} {
+			f := w.latest["process/web"]
+			f.Key, f.Payload = key, []byte(text)
+			w.latest[key] = f
+		}
+		s = w.open()
+		synctest.Wait()
+		recs, _, err := s.List(context.Background())
+		if err != nil || len(recs) != 1 || recs[0].Name != "web" || recs[0].State.State != api.StateRunning {
+			t.Errorf("%+v, %v", recs, err)
+		}
+		if _, kept := w.latest["process/odd"]; !kept {
+			t.Error("an entry that cannot be read was removed")
+		}
+		closed(t, s)
+	})
+}
+
+// A removal that was cut off between its two entries is finished.
+func TestRecoverFinishesARemoval(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"), def("api"))
+		synctest.Wait()
+		do(t, s, "stop", "web")
+		synctest.Wait()
+		var rec control.Entry
+		if err := json.Unmarshal(w.latest["process/web"].Payload, &rec); err != nil {
+			t.Fatal(err)
+		}
+		rec.Record.State.Removed, rec.Record.State.Barrier = true, true
+		payload, _ := json.Marshal(rec)
+		if _, err := w.Append("process/web", payload); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Delete("definition/web", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		crash(t, w, s)
+		s = w.open()
+		synctest.Wait()
+		if _, left := w.latest["process/web"]; left || w.count("append web removed") != 1 {
+			t.Errorf("left %v, told %d times", left, w.count("append web removed"))
+		}
+		closed(t, s)
+	})
+}
+
+// A place for output that cannot be opened leaves no process unwatched.
+func TestRecoverWithoutAPlaceForOutput(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"))
+		synctest.Wait()
+		crash(t, w, s)
+		w.noSink = errors.New("no such directory")
+		s = w.open()
+		synctest.Wait()
+		if got := state(t, s, "web"); got.State != api.StateRunning || got.Generation != 1 {
+			t.Errorf("%+v", got)
+		}
+		opened := w.count("open web")
+		w.mu.Lock()
+		w.noSink = nil
+		w.mu.Unlock()
+		pass(2 * retryStorage)
+		synctest.Wait()
+		if w.count("open web") != opened+1 {
+			t.Error("its output is not taken once it can be")
+		}
+		closed(t, s)
+	})
+}
+
+// A shutdown's barrier is lifted by the next supervisor; what was being ended
+// stays ended.
+func TestRecoverAfterAShutdownThatWasCutOff(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		w.deaf["web"] = true
+		apply(t, s, def("web"))
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Shutdown(ctx, time.Minute)
+		pass(time.Second)
+		crash(t, w, s)
+		s = w.open()
+		pass(20 * time.Second)
+		synctest.Wait()
+		got := state(t, s, "web")
+		if got.State != api.StateStopped || got.Desired != api.DesiredRunning || got.Barrier {
+			t.Errorf("%+v", got)
+		}
+		if rec := do(t, s, "start", "web"); rec.State.State == api.StateStopped {
+			t.Errorf("cannot be started: %+v", rec.State)
+		}
+		closed(t, s)
+	})
+}
