@@ -63,6 +63,8 @@ type rig struct {
 	dir  string
 	mark string
 	env  []string
+	api  *client.Client // made by the first who asks; see client
+	once sync.Once
 }
 
 // newRig makes a project directory with a perdure.yaml (none when text is
@@ -189,15 +191,23 @@ func (r *rig) ok(args ...string) string {
 	return r.exits(0, args...).out
 }
 
-// client talks to the rig's server.
+// client talks to the rig's server, whichever that is: one client for all, so
+// that it takes few connections.
 func (r *rig) client() *client.Client {
 	r.t.Helper()
-	c, err := client.New(client.Options{Socket: filepath.Join(r.state(), "api.sock")})
-	if err != nil {
-		r.t.Fatal(err)
+	r.once.Do(func() {
+		c, err := client.New(client.Options{Socket: filepath.Join(r.state(), "api.sock")})
+		if err != nil {
+			r.t.Error(err)
+			return
+		}
+		r.api = c
+		r.t.Cleanup(func() { _ = c.Close() }) // it cannot fail
+	})
+	if r.api == nil {
+		r.t.Fatal("there is no client")
 	}
-	r.t.Cleanup(func() { _ = c.Close() }) // it cannot fail
-	return c
+	return r.api
 }
 
 // bounded is a context for one wait.
