@@ -48,15 +48,16 @@ type actor struct {
 	stops  []func() // ends the asking of probes
 	debt   *debt    // what could not be persisted yet
 	gone   error    // why it takes no more: removed, or the supervisor is closed
-	// rest is the leader whose leftovers are being ended after a recovery.
-	rest  *proc.Identity
-	again retries
+	again  retries
 	// otherBoot says that the journaled state is of another boot of the machine.
 	otherBoot bool
 }
 
 // retries are the timers of what failed and is tried again.
-type retries struct{ sweep, forget, open *time.Timer }
+type retries struct {
+	sweep, forget, open *time.Timer
+	rest                *proc.Identity // the leader whose leftovers sweep ends after a recovery
+}
 
 // identity is what never changes of a process.
 type identity struct {
@@ -134,7 +135,7 @@ func (a *actor) handle(m message) {
 
 // step decides on an input and on the inputs that its effects bring forth.
 func (a *actor) step(in supervise.Input) error {
-	next := []supervise.Input{in}
+	next, changed := []supervise.Input{in}, false
 	for first := true; len(next) > 0; first = false {
 		in, next = next[0], next[1:]
 		if (in.Gone || in.Kind == supervise.Gone) && in.Generation == a.state.Generation {
@@ -154,9 +155,12 @@ func (a *actor) step(in supervise.Input) error {
 			a.state = r.State
 			continue
 		}
+		changed = true
 		next = append(next, a.commit(r)...)
 	}
-	a.sup.tree.changed(a.who.name, a.state)
+	if changed {
+		a.sup.tree.changed(a.who.name, a.state)
+	}
 	return nil
 }
 

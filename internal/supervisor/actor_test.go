@@ -22,7 +22,6 @@ import (
 // inWorld runs a test in a bubble of its own, with its own time.
 func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t)) })
 }
 
@@ -30,6 +29,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 func pass(d time.Duration) { <-time.After(d) }
 
 func TestPersistBeforeAct(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"))
@@ -53,6 +53,7 @@ func TestPersistBeforeAct(t *testing.T) {
 // A process ends before its start has returned: Spawned is decided upon before
 // Exited all the same.
 func TestSpawnedBeforeExited(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		w.onStart = func(p *fakeProcess) error { p.end(3, ""); return nil }
 		s := w.open()
@@ -72,6 +73,7 @@ func TestSpawnedBeforeExited(t *testing.T) {
 }
 
 func TestFullJournalStopsButDoesNotStart(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"), def("idle", func(d *api.Definition) { no := false; d.Autostart = &no }))
@@ -111,6 +113,7 @@ func TestFullJournalStopsButDoesNotStart(t *testing.T) {
 }
 
 func TestStopTakesBackAWaitingSpawn(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"stop", "kill", "shutdown"} {
 		t.Run(verb, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -142,6 +145,7 @@ func TestStopTakesBackAWaitingSpawn(t *testing.T) {
 
 // What asks a probe is no more begun for a generation that has ended meanwhile.
 func TestOwedAskingEndsWithItsGeneration(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		gate := func(d *api.Definition) {
@@ -167,6 +171,7 @@ func TestOwedAskingEndsWithItsGeneration(t *testing.T) {
 }
 
 func TestStaleTimerIsDropped(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		w.deaf["web"] = true
@@ -202,6 +207,7 @@ func TestStaleTimerIsDropped(t *testing.T) {
 
 // The rest of an older generation ends late: the live one stays in hand.
 func TestLateGoneOfAnOlderGeneration(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		zero := api.Duration(0)
 		s := w.open()
@@ -262,8 +268,9 @@ func TestInboxOrder(t *testing.T) {
 	}
 }
 
-// Nothing runs for processes that rest. Not parallel: it counts goroutines.
+// Nothing runs for processes that rest.
 func TestIdleCostsNoGoroutine(t *testing.T) {
+	// Not parallel: it counts goroutines.
 	w := newWorld(t)
 	s := w.open()
 	base := runtime.NumGoroutine()
@@ -289,6 +296,7 @@ func TestIdleCostsNoGoroutine(t *testing.T) {
 
 // Every waiter gets an outcome, whatever ends meanwhile (N5).
 func TestWaitersAlwaysSettle(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"), def("api"))

@@ -151,7 +151,7 @@ func (a *actor) resume() error {
 		in.PID = a.adoptLive()
 		if in.PID == 0 {
 			in.Exit = supervise.Exit{Unknown: true, Cause: "unknown"}
-			in.Leftovers = a.rest != nil && a.sweepOnce()
+			in.Leftovers = a.again.rest != nil && a.sweepOnce()
 			if !in.Leftovers {
 				a.released()
 			}
@@ -190,7 +190,7 @@ func (a *actor) adoptLive() int {
 			return a.ident.PID
 		}
 		a.sup.o.Logger.Info("A process ended while nobody watched", "process", a.who.name, "pid", a.ident.PID, "error", err)
-		a.rest, a.ident = a.ident, nil
+		a.again.rest, a.ident = a.ident, nil
 		return 0
 	}
 	found := a.sup.host.find(a.marker())
@@ -206,7 +206,7 @@ func (a *actor) adoptLive() int {
 	}
 	if len(found) > 0 {
 		oldest := slices.MinFunc(found, func(a, b proc.Identity) int { return cmp.Compare(a.StartTime, b.StartTime) })
-		a.rest = &oldest
+		a.again.rest = &oldest
 	}
 	return 0
 }
@@ -218,13 +218,13 @@ const sweepAgain = 10 * time.Millisecond
 // whether anything of it still lives. Then it looks again, until nothing does:
 // only then is Gone told, so that no generation runs beside the rest of another.
 func (a *actor) sweepOnce() bool {
-	live, err := a.sup.host.sweep(*a.rest)
+	live, err := a.sup.host.sweep(*a.again.rest)
 	if err != nil {
 		a.sup.o.Logger.Warn("Cannot end what a process has left; it is tried again", "process", a.who.name, "error", err)
 		live = max(live, 1) // unknown is not gone
 	}
 	if live == 0 {
-		a.rest = nil
+		a.again.rest = nil
 		return false
 	}
 	wait := sweepAgain
@@ -238,7 +238,7 @@ func (a *actor) sweepOnce() bool {
 
 // sweepOn goes on with a sweep and tells its end.
 func (a *actor) sweepOn() error {
-	if a.rest == nil || a.sweepOnce() {
+	if a.again.rest == nil || a.sweepOnce() {
 		return nil
 	}
 	return a.step(supervise.Input{Kind: supervise.Gone, Generation: a.state.Generation})

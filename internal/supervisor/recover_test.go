@@ -22,6 +22,7 @@ func crash(t *testing.T, w *world, s *Supervisor) {
 }
 
 func TestRecoverAdoptsAndGoesOn(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("db"), def("web", on(needs("db", "ready"))), def("sick"))
@@ -59,6 +60,7 @@ func TestRecoverAdoptsAndGoesOn(t *testing.T) {
 // A spawn whose outcome nobody has recorded: what carries the marker is taken,
 // and nothing is started beside it.
 func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
+	t.Parallel()
 	for _, survives := range []bool{true, false} {
 		t.Run(map[bool]string{true: "lives", false: "ended"}[survives], func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -95,6 +97,7 @@ func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
 // The rest of a leader that ended while nobody watched is ended before the next
 // generation starts.
 func TestRecoverEndsLeftoversFirst(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"))
@@ -120,6 +123,7 @@ func TestRecoverEndsLeftoversFirst(t *testing.T) {
 // After a boot nothing lives and the old clock means nothing: waits end at once,
 // and nothing that has the pid of a recorded process is touched.
 func TestRecoverAfterABoot(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		long := api.Duration(time.Hour)
@@ -163,6 +167,7 @@ func state0(w *world, name string) int {
 }
 
 func TestRecoverLeavesUnreadableEntriesAlone(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"))
@@ -189,6 +194,7 @@ func TestRecoverLeavesUnreadableEntriesAlone(t *testing.T) {
 
 // A removal that was cut off between its two entries is finished.
 func TestRecoverFinishesARemoval(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"), def("api"))
@@ -219,6 +225,7 @@ func TestRecoverFinishesARemoval(t *testing.T) {
 
 // A place for output that cannot be opened leaves no process unwatched.
 func TestRecoverWithoutAPlaceForOutput(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"))
@@ -246,6 +253,7 @@ func TestRecoverWithoutAPlaceForOutput(t *testing.T) {
 // A shutdown's barrier is lifted by the next supervisor; what was being ended
 // stays ended.
 func TestRecoverAfterAShutdownThatWasCutOff(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		w.deaf["web"] = true

@@ -23,6 +23,7 @@ func needs(name, condition string) api.Dependency {
 
 // N24: dependents end first, wave by wave, and a wave waits for the one before.
 func TestShutdownInReverseWaves(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		w.deaf["web"] = true // takes its whole grace
@@ -53,6 +54,7 @@ func TestShutdownInReverseWaves(t *testing.T) {
 // N11: at the deadline everything that lives is killed, in any order, also when
 // nobody waits for the shutdown any more.
 func TestShutdownDeadlineKillsAll(t *testing.T) {
+	t.Parallel()
 	for _, waits := range []bool{true, false} {
 		t.Run(map[bool]string{true: "awaited", false: "left alone"}[waits], func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -87,6 +89,7 @@ func TestShutdownDeadlineKillsAll(t *testing.T) {
 }
 
 func TestSecondShutdownHurries(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		long := api.Duration(time.Hour)
 		s := w.open()
@@ -113,6 +116,7 @@ func TestSecondShutdownHurries(t *testing.T) {
 // S6: a spawn that is under way when the shutdown begins is waited for, and
 // ended.
 func TestShutdownWaitsForASpawn(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		entered, release := make(chan struct{}), make(chan struct{})
 		w.onStart = func(*fakeProcess) error { close(entered); <-release; return nil }
@@ -139,6 +143,7 @@ func TestShutdownWaitsForASpawn(t *testing.T) {
 }
 
 func TestApplyTwiceIsUnchanged(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		defs := []api.Definition{def("db"), def("web", on(needs("db", "ready")))}
@@ -155,6 +160,7 @@ func TestApplyTwiceIsUnchanged(t *testing.T) {
 }
 
 func TestHoldRestartsNothing(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("web"))
@@ -177,6 +183,7 @@ func TestHoldRestartsNothing(t *testing.T) {
 // A name that is given again while its process is being removed belongs to a new
 // process, which runs.
 func TestRemoveThenAddAgain(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"apply", "command"} {
 		t.Run(how, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
@@ -206,6 +213,7 @@ func TestRemoveThenAddAgain(t *testing.T) {
 }
 
 func TestRemovalOutlivesAFullJournalAndASupervisor(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		w.deaf["web"], w.deaf["old"] = true, true
@@ -243,6 +251,7 @@ func TestRemovalOutlivesAFullJournalAndASupervisor(t *testing.T) {
 // A definition that could not be written leaves nothing that a shutdown would
 // wait for.
 func TestFailedApplyLeavesNothing(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		w.breakJournal(errFull)
@@ -265,6 +274,7 @@ func TestFailedApplyLeavesNothing(t *testing.T) {
 // A new process hears of its dependencies although they were told before it had
 // an actor.
 func TestNewProcessHearsOfItsDependencies(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		gate := func(d *api.Definition) { d.Ready = &api.Probe{TCP: &api.TCPProbe{Address: "localhost:1"}} }
@@ -286,6 +296,7 @@ func TestNewProcessHearsOfItsDependencies(t *testing.T) {
 }
 
 func TestDroppedDependencyFreesWhoWaits(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		never := def("db", func(d *api.Definition) { no := false; d.Autostart = &no })
@@ -306,6 +317,7 @@ func TestDroppedDependencyFreesWhoWaits(t *testing.T) {
 // What depends on a removed process goes on living with that, and so does every
 // later definition and supervisor.
 func TestRemovedDependencyRefusesNothingElse(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		apply(t, s, def("db"))
@@ -338,6 +350,7 @@ func TestRemovedDependencyRefusesNothingElse(t *testing.T) {
 }
 
 func TestRestartWithADependency(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		with := api.Dependency{Process: "db", Restart: true}
@@ -366,6 +379,7 @@ func TestRestartWithADependency(t *testing.T) {
 // N22: a file that does not come fails the dependency; a start waits anew, and
 // the file that comes late is seen.
 func TestFileDependency(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		file := filepath.Join(t.TempDir(), "go")
 		s := w.open()
@@ -406,6 +420,7 @@ func TestFileDependency(t *testing.T) {
 }
 
 func TestExitIsAskedForOnce(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.open()
 		var codes []int
