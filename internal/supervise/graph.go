@@ -129,14 +129,13 @@ type Graph struct {
 	order      []string
 	deps       map[string][]Dep
 	dependents map[string][]string // direct
-	above      map[string]map[string]bool
 }
 
 // NewGraph checks and orders the dependencies of each process. The keys are
 // all processes. A dependency on a process that is not a key, and a circle, are
 // errors that name the processes; all of them are told at once.
 func NewGraph(all map[string][]Dep) (*Graph, error) {
-	g := &Graph{deps: make(map[string][]Dep, len(all)), dependents: map[string][]string{}, above: map[string]map[string]bool{}}
+	g := &Graph{deps: make(map[string][]Dep, len(all)), dependents: map[string][]string{}}
 	names := make([]string, 0, len(all))
 	for name := range all {
 		names = append(names, name)
@@ -166,7 +165,6 @@ func NewGraph(all map[string][]Dep) (*Graph, error) {
 		return nil, errors.Join(errs...)
 	}
 	g.order = v.done
-	g.close()
 	return g, nil
 }
 
@@ -201,21 +199,6 @@ func (v *visitor) visit(name string) {
 	v.done = append(v.done, name)
 }
 
-// close fills in who depends on each process directly or through others. The
-// order makes one pass from the last to the first enough.
-func (g *Graph) close() {
-	for _, name := range slices.Backward(g.order) {
-		set := map[string]bool{}
-		for _, d := range g.dependents[name] {
-			set[d] = true
-			for far := range g.above[d] {
-				set[far] = true
-			}
-		}
-		g.above[name] = set
-	}
-}
-
 // Order returns all processes, each after everything that it depends on, and
 // by name where the dependencies leave it open.
 func (g *Graph) Order() []string { return slices.Clone(g.order) }
@@ -225,37 +208,3 @@ func (g *Graph) Deps(name string) []Dep { return slices.Clone(g.deps[name]) }
 
 // Dependents returns the processes that name name in their dependencies, sorted.
 func (g *Graph) Dependents(name string) []string { return slices.Clone(g.dependents[name]) }
-
-// StopNext returns the processes of set that may be stopped now: those that
-// live and on which no other live process of set depends, directly or through
-// others (N24). It is empty when nothing of set lives.
-func (g *Graph) StopNext(set []string, live func(name string) bool) []string {
-	alive := make(map[string]bool, len(set))
-	for _, name := range set {
-		if live(name) {
-			alive[name] = true
-		}
-	}
-	var next []string
-	for _, name := range slices.Backward(g.order) {
-		if alive[name] && !g.needed(name, alive) {
-			next = append(next, name)
-		}
-	}
-	// Processes that the graph does not know have no dependents.
-	for _, name := range set {
-		if _, known := g.deps[name]; !known && alive[name] {
-			next = append(next, name)
-		}
-	}
-	return next
-}
-
-func (g *Graph) needed(name string, alive map[string]bool) bool {
-	for far := range g.above[name] {
-		if alive[far] {
-			return true
-		}
-	}
-	return false
-}

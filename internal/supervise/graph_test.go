@@ -59,29 +59,26 @@ func TestGraphOrderAndStop(t *testing.T) {
 		t.Errorf("dependents:\n%s", diff)
 	}
 	// N24: in waves, dependents first, also past one that does not live.
-	live := map[string]bool{"web": true, "api": false, "db": true, "cache": true, "zoo": true}
-	all := []string{"web", "api", "db", "cache", "zoo"}
-	var waves [][]string
-	for {
-		next := g.StopNext(all, func(n string) bool { return live[n] })
-		if len(next) == 0 {
-			break
-		}
-		slices.Sort(next)
-		waves = append(waves, next)
-		for _, n := range next {
-			live[n] = false
-		}
+	down, due := g.Teardown([]string{"web", "api", "db", "cache", "zoo"})
+	if diff := cmp.Diff([]string{"web", "zoo"}, due); diff != "" {
+		t.Errorf("due at once:\n%s", diff)
 	}
-	if diff := cmp.Diff([][]string{{"web", "zoo"}, {"cache", "db"}}, waves); diff != "" {
-		t.Errorf("waves:\n%s", diff)
+	if due := down.Gone("api"); due != nil {
+		t.Errorf("api was dead and web depends on it, but %v are due", due)
 	}
-	live["db"], live["web"] = true, true
-	if diff := cmp.Diff([]string{"db"}, g.StopNext([]string{"db"}, func(n string) bool { return live[n] })); diff != "" {
-		t.Errorf("db alone, though web lives:\n%s", diff)
+	due = down.Gone("web")
+	slices.Sort(due)
+	if diff := cmp.Diff([]string{"cache", "db"}, due); diff != "" {
+		t.Errorf("due after web:\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"gone"}, g.StopNext([]string{"gone"}, func(string) bool { return true })); diff != "" {
-		t.Errorf("a process that the graph does not know:\n%s", diff)
+	if due := append(down.Gone("web"), down.Gone("nobody")...); due != nil || down.Left() != 3 {
+		t.Errorf("due %v, left %d", due, down.Left())
+	}
+	if _, due := g.Teardown([]string{"db"}); !slices.Equal(due, []string{"db"}) {
+		t.Errorf("db alone, though web lives: %v", due)
+	}
+	if _, due := g.Teardown([]string{"unknown"}); !slices.Equal(due, []string{"unknown"}) {
+		t.Errorf("a process that the graph does not know: %v", due)
 	}
 }
 
@@ -125,18 +122,21 @@ func TestGraphRandom(t *testing.T) {
 				}
 			}
 		}
-		for range order {
-			next := g.StopNext(order, func(n string) bool { return live[n] })
-			for _, name := range next {
-				for other := range live {
-					if live[other] && slices.ContainsFunc(all[other], func(d Dep) bool { return d.Process == name }) {
-						t.Fatalf("%s may be stopped while %s lives", name, other)
-					}
+		down, due := g.Teardown(order)
+		for len(due) > 0 {
+			i := rapid.IntRange(0, len(due)-1).Draw(t, "next")
+			name := due[i]
+			due = slices.Delete(due, i, i+1)
+			for other := range live {
+				if live[other] && slices.ContainsFunc(all[other], func(d Dep) bool { return d.Process == name }) {
+					t.Fatalf("%s may be stopped while %s lives", name, other)
 				}
 			}
-			for _, name := range next {
-				live[name] = false
-			}
+			live[name] = false
+			due = append(due, down.Gone(name)...)
+		}
+		if down.Left() != 0 {
+			t.Fatalf("%d are left", down.Left())
 		}
 		for name, l := range live {
 			if l {

@@ -28,10 +28,10 @@ type tree struct {
 	removed  map[string]bool      // to be forgotten once gone
 	poll     *time.Timer          // looks for files that are waited for
 
-	ending  []string        // the shutdown's set
-	ordered map[string]bool // of it, who has been told
-	over    func()          // called once, when nothing of it lives
-	ended   bool            // it has been called
+	down    *supervise.Teardown // the shutdown under way
+	ordered map[string]bool     // of it, who has been told
+	over    func()              // called once, when nothing of it lives
+	ended   bool                // it has been called
 	closed  bool
 }
 
@@ -156,7 +156,7 @@ func (t *tree) changed(name string, state supervise.State) {
 	if t.removed[name] && !state.Alive && !state.SpawnPending {
 		t.sup.forget(name)
 	}
-	t.proceed()
+	t.proceed(name)
 }
 
 // restartWith restarts those who asked to be when name has come back.
@@ -296,7 +296,7 @@ func (t *tree) dropped(name string) {
 	for _, d := range dependents {
 		t.evaluate(d)
 	}
-	t.proceed()
+	t.proceed(name)
 }
 
 // shutdown ends everything: what does not live at once, the rest in reverse
@@ -305,13 +305,18 @@ func (t *tree) shutdown(over func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = over
-	for name := range t.deps {
-		t.ending = append(t.ending, name)
+	names := slices.Collect(maps.Keys(t.deps))
+	down, due := t.graph.Teardown(names)
+	t.down = down
+	for _, name := range names {
 		if s := t.states[name]; !s.Alive && !s.SpawnPending {
-			t.order(name)
+			t.order(name) // it must take the barrier before it counts as gone
 		}
 	}
-	t.proceed()
+	for _, name := range due {
+		t.order(name)
+	}
+	t.proceed("")
 }
 
 // order tells one process of the shutdown, once.
@@ -322,30 +327,22 @@ func (t *tree) order(name string) {
 	}
 }
 
-// proceed orders the end of those on whom nobody alive depends.
-func (t *tree) proceed() {
-	if t.over == nil {
+// proceed goes on with a shutdown after a change of one process.
+func (t *tree) proceed(name string) {
+	if t.down == nil {
 		return
 	}
-	live := func(name string) bool {
-		s, ok := t.states[name]
-		_, defined := t.deps[name]
-		// A process that has not yet taken the barrier may still come to life.
-		return defined && (!ok || s.Alive || s.SpawnPending || !s.Barrier)
-	}
-	left := false
-	for _, name := range t.ending {
-		left = left || live(name)
-	}
-	if !left {
-		if !t.ended {
-			t.ended = true
-			t.over()
+	s, known := t.states[name]
+	_, defined := t.deps[name]
+	// One that has not yet taken the barrier may still come to life.
+	if !defined || known && !s.Alive && !s.SpawnPending && s.Barrier {
+		for _, next := range t.down.Gone(name) {
+			t.order(next)
 		}
-		return
 	}
-	for _, name := range t.graph.StopNext(t.ending, live) {
-		t.order(name)
+	if t.down.Left() == 0 && !t.ended {
+		t.ended = true
+		t.over()
 	}
 }
 
