@@ -1,0 +1,193 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+)
+
+// Each event comes into the log once, however often the connection is cut and
+// the server replaced.
+func TestIngestExactlyOnce(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		f.cut = 3
+		var want []string
+		add := func(n int) {
+			for range n {
+				typ := fmt.Sprintf("process.n%d", len(want))
+				want = append(want, "web "+typ)
+				f.add(running("web", 1), false, typ)
+			}
+		}
+		add(10)
+		s := serve(t, f, m)
+		pass(10 * time.Second)
+		end(t, s)
+		add(10)
+		s = serve(t, f, m) // a new server goes on at the cursor
+		pass(10 * time.Second)
+		f.mu.Lock()
+		f.cut = 0
+		f.mu.Unlock()
+		add(5)
+		pass(10 * time.Second)
+		end(t, s)
+		if got := m.types(); !slices.Equal(got, want) {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+		if f.follows < 5 || f.acked == 0 {
+			t.Errorf("followed %d times, acknowledged up to %d", f.follows, f.acked)
+		}
+	})
+}
+
+// Nothing is shown that is not in the log, nothing acknowledged, and the
+// supervisor is kept, while the database cannot be written.
+func TestDatabaseErrorsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		s := serve(t, f, m)
+		m.setFail(errors.New("disk full"))
+		f.add(running("web", 1), false, "process.ready")
+		pass(5 * time.Second)
+		if m.failed < 3 || f.acked != 0 {
+			t.Errorf("tried %d times, acknowledged %d", m.failed, f.acked)
+		}
+		if _, err := s.Process(context.Background(), "web"); api.CodeOf(err) != api.CodeNotFound {
+			t.Errorf("shown before it is in the log: %v", err)
+		}
+		m.setFail(nil)
+		pass(2 * time.Second)
+		if p, err := s.Process(context.Background(), "web"); err != nil || p.State != api.StateRunning || len(m.types()) != 1 {
+			t.Errorf("%+v, %v, %v", p, err, m.types())
+		}
+		end(t, s)
+	})
+}
+
+// An error of the journal makes an embedded server let go of nothing.
+func TestEmbeddedSupervisorIsKept(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		f.ackErr = errors.New("input/output error")
+		s := serve(t, f, m)
+		f.add(running("web", 1), false, "process.ready")
+		pass(5 * time.Second)
+		if sup, err := s.supervisor(); err != nil || sup != control.Supervisor(f) {
+			t.Errorf("supervisor %v, %v", sup, err)
+		}
+		f.mu.Lock()
+		f.ackErr = nil
+		f.mu.Unlock()
+		f.add(running("web", 2), false, "process.ready")
+		pass(5 * time.Second)
+		if f.acked != 2 || len(m.types()) != 2 {
+			t.Errorf("acknowledged %d, %v", f.acked, m.types())
+		}
+		end(t, s)
+	})
+}
+
+// A full event log does not hold the end up.
+func TestStopDoesNotWaitForTheLogForEver(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		s := serve(t, f, m)
+		m.setFail(errors.New("disk full"))
+		f.add(in("web", api.StateStopped, api.DesiredRunning), false, "process.stopped")
+		begin := time.Now()
+		if err := s.Stop(context.Background(), time.Second); err == nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("stop: %v", err)
+		}
+		if d := time.Since(begin); d != lastEvents {
+			t.Errorf("waited %s", d)
+		}
+		<-s.Stopped()
+		end(t, s)
+	})
+}
+
+func TestExitIsTakenFromTheJournal(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		s := serve(t, f, m)
+		if _, asked := s.ExitCode(); asked {
+			t.Error("asked for before")
+		}
+		code, other := 7, 8
+		f.mu.Lock()
+		f.entries = append(f.entries, control.Entry{Seq: 1, Exit: &code}, control.Entry{Seq: 2, Exit: &other})
+		close(f.news)
+		f.news = make(chan struct{})
+		f.mu.Unlock()
+		<-s.ExitAsked()
+		synctest.Wait()
+		if got, asked := s.ExitCode(); !asked || got != 7 {
+			t.Errorf("%d, %v", got, asked)
+		}
+		end(t, s)
+	})
+}
+
+// A list that was taken before an entry says nothing against it.
+func TestTableIsNeverOlderThanAnEntry(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		f.add(running("web", 1), false, "process.ready")
+		f.add(running("old", 1), false, "process.ready")
+		s := serve(t, f, m)
+		synctest.Wait()
+		f.listing = func() {
+			f.listing = nil
+			f.add(running("web", 2), false, "process.ready")
+			f.add(running("new", 1), false, "process.ready")
+			f.add(in("old", api.StateStopped, api.DesiredStopped), true, "process.removed")
+			synctest.Wait() // all of it has been read while the list is on its way
+		}
+		if err := s.load(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if rec, _, _, err := s.table.get("web"); err != nil || rec.State.Generation != 2 {
+			t.Errorf("web fell back to generation %d, %v", rec.State.Generation, err)
+		}
+		if _, _, _, err := s.table.get("new"); err != nil {
+			t.Errorf("new was dropped: %v", err)
+		}
+		if _, _, _, err := s.table.get("old"); err == nil {
+			t.Error("old came back")
+		}
+		end(t, s)
+	})
+}
+
+// A journal that is read from far behind does not take the table back.
+func TestReplayDoesNotTakeTheTableBack(t *testing.T) {
+	t.Parallel()
+	tb := newTable()
+	first := control.Record{Seq: 3, Name: "web", ID: "proc_1"}
+	second := control.Record{Seq: 12, Name: "web", ID: "proc_2"}
+	tb.replace([]control.Record{second}, "j1", 12)
+	tb.put(first)
+	tb.drop("web", 10)
+	tb.put(control.Record{Seq: 5, Name: "ghost", ID: "proc_3"})
+	if rec, _, _, err := tb.get("web"); err != nil || rec.ID != "proc_2" {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	if got := tb.names(); !slices.Equal(got, []string{"web"}) {
+		t.Errorf("names %v", got)
+	}
+	// The numbers of a journal that begins anew start small.
+	tb.replace([]control.Record{{Seq: 2, Name: "web", ID: "proc_9"}}, "j2", 2)
+	tb.put(control.Record{Seq: 3, Name: "web", ID: "proc_9"})
+	if rec, _, _, err := tb.get("web"); err != nil || rec.ID != "proc_9" || rec.Seq != 3 {
+		t.Errorf("%+v, %v", rec, err)
+	}
+}

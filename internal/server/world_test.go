@@ -1,0 +1,251 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/supervise"
+)
+
+// fakeSupervisor is a journal and a list that a test writes.
+type fakeSupervisor struct {
+	mu      sync.Mutex
+	journal string
+	entries []control.Entry
+	news    chan struct{}
+	cut     int // Follow ends with an error after so many entries; 0: never
+	follows int
+	acked   uint64
+	ackErr  error
+	recs    map[string]control.Record
+	listing func() // runs in List after the list was taken
+	lastSeq uint64 // of Info, when above that of the entries
+	onCmd   func(control.Command) (control.Record, error)
+}
+
+func newFake() *fakeSupervisor {
+	return &fakeSupervisor{journal: "j1", news: make(chan struct{}), recs: map[string]control.Record{}}
+}
+
+// add writes an entry and returns its record.
+func (f *fakeSupervisor) add(rec control.Record, removed bool, events ...string) control.Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rec.Seq = uint64(len(f.entries) + 1)
+	if rec.ID == "" {
+		rec.ID = "proc_" + rec.Name
+	}
+	e := control.Entry{Seq: rec.Seq, Time: time.Now(), Record: &rec, Removed: removed}
+	for _, typ := range events {
+		e.Events = append(e.Events, control.Event{Type: typ, Name: rec.Name, Generation: rec.State.Generation})
+	}
+	f.entries = append(f.entries, e)
+	if f.recs[rec.Name] = rec; removed {
+		delete(f.recs, rec.Name)
+	}
+	close(f.news)
+	f.news = make(chan struct{})
+	return rec
+}
+
+func (f *fakeSupervisor) last() uint64 { return max(uint64(len(f.entries)), f.lastSeq) }
+
+func (f *fakeSupervisor) Info(context.Context) (control.Info, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return control.Info{Version: control.Version, Journal: f.journal, LastSeq: f.last()}, nil
+}
+
+func (f *fakeSupervisor) Apply(context.Context, control.ApplyRequest) (control.ApplyResult, error) {
+	return control.ApplyResult{}, nil
+}
+
+func (f *fakeSupervisor) Command(_ context.Context, cmd control.Command) (control.Record, error) {
+	if f.onCmd != nil {
+		return f.onCmd(cmd)
+	}
+	return control.Record{}, errors.New("no command was expected")
+}
+
+func (f *fakeSupervisor) List(context.Context) ([]control.Record, uint64, error) {
+	f.mu.Lock()
+	var out []control.Record
+	for _, r := range f.recs {
+		out = append(out, r)
+	}
+	listing, last := f.listing, f.last()
+	f.mu.Unlock()
+	if listing != nil {
+		listing()
+	}
+	return out, last, nil
+}
+
+func (f *fakeSupervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
+	return func(yield func(control.Entry, error) bool) {
+		f.mu.Lock()
+		f.follows++
+		f.mu.Unlock()
+		for n := 0; ; {
+			f.mu.Lock()
+			var todo []control.Entry
+			if int(after) < len(f.entries) {
+				todo = slices.Clone(f.entries[after:])
+			}
+			news, cut := f.news, f.cut
+			f.mu.Unlock()
+			for _, e := range todo {
+				if cut > 0 && n >= cut {
+					yield(control.Entry{}, errors.New("the connection is cut"))
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+				n++
+				after = e.Seq
+			}
+			select {
+			case <-news:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeSupervisor) Ack(_ context.Context, seq uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ackErr != nil {
+		return f.ackErr
+	}
+	f.acked = max(f.acked, seq)
+	return nil
+}
+
+func (f *fakeSupervisor) Shutdown(context.Context, time.Duration) error { return nil }
+
+// memory is an event store whose writes can be made to fail.
+type memory struct {
+	mu      sync.Mutex
+	events  []api.Event
+	cursors map[string]uint64
+	fail    error
+	failed  int
+}
+
+func (m *memory) Commit(_ context.Context, batches []*event.Batch) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		m.failed++
+		return m.fail
+	}
+	for _, b := range batches {
+		if b.Source != "" && b.Cursor <= m.cursors[b.Source] {
+			b.Skipped = true
+			continue
+		}
+		if b.Source != "" {
+			m.cursors[b.Source] = b.Cursor
+		}
+		for i := range b.Events {
+			b.Events[i].Seq = uint64(len(m.events) + 1)
+			m.events = append(m.events, b.Events[i])
+		}
+	}
+	return nil
+}
+
+func (m *memory) Cursor(_ context.Context, source string) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cursors[source], nil
+}
+
+func (m *memory) Bounds(context.Context) (first, last uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return min(1, uint64(len(m.events))), uint64(len(m.events)), nil
+}
+func (m *memory) Types(context.Context) ([]string, error) { return nil, nil }
+func (m *memory) Select(context.Context, event.Selection) ([]api.Event, error) {
+	return nil, errors.New("not asked for here")
+}
+func (m *memory) Trim(context.Context, uint64, time.Time, int) (int, uint64, error) { return 0, 1, nil }
+func (m *memory) Close() error                                                      { return nil }
+
+func (m *memory) setFail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
+// types lists what was told of processes and not by the server itself.
+func (m *memory) types() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []string
+	for _, e := range m.events {
+		if e.Name != "" {
+			out = append(out, e.Name+" "+e.Type)
+		}
+	}
+	return out
+}
+
+// serve returns a server over a fake supervisor and a store, as Start leaves one.
+func serve(t *testing.T, f *fakeSupervisor, m *memory) *Server {
+	t.Helper()
+	events, err := event.Open(context.Background(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{o: Options{Embedded: true, Logger: slog.New(slog.DiscardHandler)}, started: time.Now(), table: newTable(),
+		sampler: newSampler(), end: newEnding(), config: &settled{}, events: events, sup: f}
+	s.closers = append(s.closers, events.Close)
+	s.supInfo, _ = f.Info(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if err := s.load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.background.Go(func() { s.keepAttached(ctx) })
+	return s
+}
+
+func newMemory() *memory { return &memory{cursors: map[string]uint64{}} }
+
+func inBubble(t *testing.T, f func(t *testing.T, sup *fakeSupervisor, m *memory)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newFake(), newMemory()) })
+}
+
+func pass(d time.Duration) { <-time.After(d) }
+
+func running(name string, generation uint64) control.Record {
+	return control.Record{Name: name, State: supervise.State{State: api.StateRunning, Desired: api.DesiredRunning, Ready: true,
+		Generation: generation, PID: 1, Alive: true}}
+}
+
+func in(name string, state api.State, desired api.Desired) control.Record {
+	return control.Record{Name: name, State: supervise.State{State: state, Desired: desired, Generation: 1}}
+}
+
+func end(t *testing.T, s *Server) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
