@@ -1,11 +1,11 @@
 package probe
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,12 +18,6 @@ import (
 
 	"github.com/perdure/perdure/api"
 )
-
-// maxBody bounds what is read of an answer, in bytes.
-const maxBody = 1 << 20
-
-// maxHead bounds the status line and the headers of an answer, in bytes.
-const maxHead = 64 << 10
 
 // httpAsker makes a GET over a fresh connection. The request's bytes are made
 // once.
@@ -103,7 +97,7 @@ func requestBytes(u *url.URL, headers map[string]string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// ask follows no redirect: 3xx is an answer like any other.
+// ask makes the ask over a connection of package net.
 func (a *httpAsker) ask(ctx context.Context) (Answer, string) {
 	conn, err := dial(ctx, a.network, a.address)
 	if err != nil {
@@ -117,41 +111,67 @@ func (a *httpAsker) ask(ctx context.Context) (Answer, string) {
 	if _, err := conn.Write(a.request); err != nil {
 		return classify(ctx, err)
 	}
-	head := &io.LimitedReader{R: conn, N: maxHead}
-	br := bufio.NewReader(head)
-	resp, err := http.ReadResponse(br, nil) //nolint:bodyclose // the end of conn is its end, and does not read the rest
-	if err != nil {
-		if head.N <= 0 {
-			return No, "the answer's headers are too long"
+	var r reply
+	for {
+		r.buf = slices.Grow(r.buf, readSize)
+		n, err := conn.Read(r.buf[len(r.buf):cap(r.buf)])
+		r.buf = r.buf[:len(r.buf)+n]
+		if err != nil && !errors.Is(err, io.EOF) {
+			return classify(ctx, err)
 		}
-		answer, detail := classify(ctx, err)
-		return answer, "no valid HTTP answer: " + detail
+		if answer, detail, done := a.judge(&r, err != nil); done {
+			return answer, detail
+		}
 	}
-	if !a.accepts(resp.StatusCode) {
-		return No, fmt.Sprintf("status %d, not %s", resp.StatusCode, strings.Join(a.status, " or "))
+}
+
+// readSize is how much room there is at least for one read, in bytes. Answers
+// to a health check are short.
+const readSize = 1 << 10
+
+// judge says what an answer means, once enough of it has come; eof says that
+// nothing more does, and with it judge is always done. It follows no redirect:
+// 3xx is an answer like any other.
+func (a *httpAsker) judge(r *reply, eof bool) (answer Answer, detail string, done bool) {
+	ok, err := r.readHead()
+	switch {
+	case errors.Is(err, errHeadTooBig):
+		return No, err.Error(), true
+	case err == nil && !ok && eof:
+		err = errCutShort
+	}
+	if err != nil {
+		return No, "no valid HTTP answer: " + err.Error(), true
+	}
+	if !ok {
+		return Unknown, "", false
+	}
+	if !a.accepts(r.code) {
+		return No, fmt.Sprintf("status %d, not %s", r.code, strings.Join(a.status, " or ")), true
 	}
 	if len(a.fields) == 0 {
-		return Yes, ""
+		return Yes, "", true
 	}
-	head.N = maxBody + maxHead
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
-		return classify(ctx, err)
+	body, ok, err := r.readBody(eof)
+	switch {
+	case errors.Is(err, errBodyTooBig):
+		return No, err.Error(), true
+	case err != nil:
+		return No, "no valid HTTP answer: " + err.Error(), true
+	case !ok:
+		return Unknown, "", false
 	}
-	if len(body) > maxBody {
-		return No, fmt.Sprintf("the answer is longer than %d bytes", maxBody)
-	}
-	return a.checkJSON(body)
+	answer, detail = a.checkJSON(body)
+	return answer, detail, true
 }
 
 // accepts matches numbers ("204") and classes ("2xx").
 func (a *httpAsker) accepts(code int) bool {
-	text := strconv.Itoa(code)
 	return slices.ContainsFunc(a.status, func(s string) bool {
 		if len(s) == 3 && strings.EqualFold(s[1:], "xx") {
-			return len(text) == 3 && text[0] == s[0]
+			return code/100 == int(s[0]-'0')
 		}
-		return s == text
+		return s == strconv.Itoa(code)
 	})
 }
 

@@ -1,6 +1,12 @@
 // Package probe asks processes whether they are ready or healthy, over HTTP,
 // over TCP or by a command. It knows nothing of thresholds: it reports each
 // answer, and somebody else counts.
+//
+// Every ask opens a connection of its own: a kept one would hold a worker of a
+// server that has only one, and would not prove that it still accepts. So an
+// ask is made cheap instead: on Linux all asks of numeric addresses and of Unix
+// sockets are made by one goroutine with poll(2), and only names, TLS and
+// commands take a goroutine each.
 package probe
 
 import (
@@ -8,7 +14,6 @@ import (
 	"errors"
 	"hash/fnv"
 	"math/bits"
-	"sync"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -59,177 +64,20 @@ type Spec struct {
 	// Probe is filled with its defaults: Interval and Timeout are above 0 (10s
 	// and 5s stand in for 0).
 	Probe api.Probe
-	// Spread delays the first ask by up to a second (at most Interval), always
-	// by the same for a name, so that many processes are not asked at once. It
-	// is meant for health; readiness is asked immediately.
+	// Spread is meant for health. It delays the first ask by up to a second (at
+	// most a quarter of Interval), always by the same for a name, so that many
+	// processes are not asked at once. And it lets an ask come up to a quarter
+	// of Interval, at most 100ms, before its time, when another is made then:
+	// asks share the work of waking up. Readiness is asked immediately and
+	// exactly.
 	Spread bool
 	// Exec runs the command of an exec probe.
 	Exec Exec
 }
 
-// Options are the settings of a Runner.
-type Options struct {
-	// MaxParallel bounds the asks that are made at the same time; further ones
-	// wait in the order in which they are due. Default 64.
-	MaxParallel int
-}
-
-// Runner makes the asks of all probes. A probe that waits costs one timer and no
-// goroutine.
-type Runner struct {
-	max    int
-	ctx    context.Context // ends with Close; the parent of every ask
-	cancel context.CancelFunc
-
-	mu      sync.Mutex
-	queue   []*task // due, in order; each probe is in it at most once
-	workers int
-	closed  bool
-	tasks   map[*task]struct{}
-	working sync.WaitGroup
-}
-
-// NewRunner returns a Runner. The caller calls Close.
-func NewRunner(o Options) *Runner {
-	if o.MaxParallel <= 0 {
-		o.MaxParallel = 64
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Runner{max: o.MaxParallel, ctx: ctx, cancel: cancel, tasks: map[*task]struct{}{}}
-}
-
 // asker makes one ask. The deadline is in ctx.
 type asker interface {
 	ask(ctx context.Context) (Answer, string)
-}
-
-// task is one probe that was started and not yet stopped.
-type task struct {
-	asker    asker
-	report   func(Result)
-	interval time.Duration
-	timeout  time.Duration
-	ctx      context.Context // ends with stop
-	cancel   context.CancelFunc
-
-	timer   *time.Timer // guarded by Runner.mu
-	stopped bool        // guarded by Runner.mu
-}
-
-// Start begins to ask: first after InitialDelay, then with Interval from the end
-// of one ask to the next, each bounded by Timeout. Asks of one probe never
-// overlap. It fails with api.CodeInvalid if the probe says not how to ask.
-//
-// report is called by a goroutine of the Runner, one call at a time; it must not
-// block for long. After stop has returned no call begins; a call that has begun
-// may still run, which is why stop may be called from within report. stop calls
-// off an ask under way and may be called again.
-func (r *Runner) Start(spec Spec, report func(Result)) (stop func(), err error) {
-	a, err := newAsker(spec)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(r.ctx)
-	t := &task{
-		asker: a, report: report, ctx: ctx, cancel: cancel,
-		interval: orDefault(time.Duration(spec.Probe.Interval), 10*time.Second),
-		timeout:  orDefault(time.Duration(spec.Probe.Timeout), 5*time.Second),
-	}
-	first := time.Duration(spec.Probe.InitialDelay)
-	if spec.Spread {
-		first += spread(spec.Name, min(t.interval, time.Second))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		cancel()
-		return func() {}, nil
-	}
-	r.tasks[t] = struct{}{}
-	t.timer = time.AfterFunc(first, func() { r.due(t) })
-	return func() { r.stop(t) }, nil
-}
-
-// Close calls off all asks and waits for the end of the reports under way. No
-// report is made afterwards. It must not be called from within a report.
-func (r *Runner) Close() {
-	r.mu.Lock()
-	r.closed = true
-	for t := range r.tasks {
-		r.stopLocked(t)
-	}
-	r.mu.Unlock()
-	r.cancel()
-	r.working.Wait()
-}
-
-func (r *Runner) stop(t *task) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopLocked(t)
-}
-
-func (r *Runner) stopLocked(t *task) {
-	t.stopped = true
-	t.timer.Stop()
-	t.cancel()
-	delete(r.tasks, t)
-}
-
-// due puts t into the queue and sees to it that somebody works on it. It runs on
-// the timer's goroutine and does not wait.
-func (r *Runner) due(t *task) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t.stopped {
-		return
-	}
-	r.queue = append(r.queue, t)
-	if r.workers < r.max {
-		r.workers++
-		r.working.Go(r.work)
-	}
-}
-
-// work makes asks until none is due.
-func (r *Runner) work() {
-	for {
-		r.mu.Lock()
-		if len(r.queue) == 0 {
-			r.workers--
-			r.queue = nil // a burst does not keep its memory
-			r.mu.Unlock()
-			return
-		}
-		t := r.queue[0]
-		r.queue = r.queue[1:]
-		stopped := t.stopped
-		r.mu.Unlock()
-		if !stopped {
-			r.run(t)
-		}
-	}
-}
-
-// run makes one ask, reports it and arms the timer for the next.
-func (r *Runner) run(t *task) {
-	ctx, cancel := context.WithTimeout(t.ctx, t.timeout)
-	begin := time.Now()
-	answer, detail := t.asker.ask(ctx)
-	res := Result{Answer: answer, Detail: detail, Took: time.Since(begin)}
-	cancel()
-	r.mu.Lock()
-	stopped := t.stopped
-	r.mu.Unlock()
-	if stopped {
-		return
-	}
-	t.report(res)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !t.stopped {
-		t.timer.Reset(t.interval)
-	}
 }
 
 func orDefault(d, def time.Duration) time.Duration {

@@ -286,6 +286,48 @@ func TestScheduleCountsFromTheEnd(t *testing.T) {
 	})
 }
 
+// Health asks of many processes share wake-ups; none is late, and none is earlier
+// than its slack.
+func TestSpreadAsksShareWakeUps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRunner(Options{})
+		defer r.Close()
+		begin := time.Now()
+		var mu sync.Mutex
+		last, wakes, asks := map[string]time.Duration{}, map[time.Duration]bool{}, 0
+		const interval, slack = 4 * time.Second, maxSlack
+		for i := range 50 {
+			spec := execSpec(fmt.Sprint("p", i), api.Probe{InitialDelay: api.Duration(time.Second), Interval: api.Duration(interval)}, sleepy(0))
+			spec.Spread = true
+			_, err := r.Start(spec, func(Result) {
+				mu.Lock()
+				defer mu.Unlock()
+				now := time.Since(begin)
+				asks++
+				wakes[now] = true
+				before, again := last[spec.Name]
+				last[spec.Name] = now
+				if gap := now - before; again && (gap > interval || gap < interval-slack) {
+					t.Errorf("%s after %s", spec.Name, gap)
+				}
+				if !again && (now < time.Second || now > 2*time.Second) {
+					t.Errorf("%s first after %s", spec.Name, now)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(60 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if asks < 50*14 || len(wakes) > asks/4 {
+			t.Errorf("%d asks in %d wake-ups", asks, len(wakes))
+		}
+	})
+}
+
 func TestTimeoutIsNoAndStopCallsOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
