@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/cli/host"
 	"github.com/perdure/perdure/internal/cli/render"
 )
 
@@ -48,6 +49,12 @@ type served struct {
 func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, events bool) error {
 	signals, stopSignals := a.signals()
 	defer stopSignals()
+	var passed <-chan os.Signal
+	if a.passedOn != nil {
+		var stopPassed func()
+		passed, stopPassed = a.passedOn()
+		defer stopPassed()
+	}
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	began := a.now()
@@ -61,7 +68,7 @@ func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, eve
 	watch, stopWatch := context.WithCancel(context.WithoutCancel(parent))
 	defer stopWatch()
 	var readers sync.WaitGroup
-	end := fg.steer(watch, &readers, steering{began: began, started: started, ended: ended, signals: signals, stop: cancel})
+	end := fg.steer(watch, &readers, steering{began: began, started: started, ended: ended, signals: signals, passed: passed, stop: cancel})
 	// The server ends its streams when it ends; what it sent last is shown.
 	last := time.AfterFunc(lastWords, stopWatch)
 	readers.Wait()
@@ -92,6 +99,7 @@ type steering struct {
 	started <-chan Started
 	ended   <-chan served
 	signals <-chan os.Signal
+	passed  <-chan os.Signal // for the processes
 	stop    context.CancelFunc
 }
 
@@ -127,6 +135,8 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 				ticks = tick.C
 				fg.showWaiting(ctx, asked)
 			}
+		case sig := <-s.passed:
+			fg.passOn(ctx, host.SignalName(sig))
 		case <-ticks:
 			fg.showWaiting(ctx, asked)
 		case end := <-s.ended:
@@ -139,6 +149,31 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 		}
 	}
 }
+
+// passOn gives a signal to every process that lives.
+func (fg *foreground) passOn(ctx context.Context, name string) {
+	if fg.client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, passOnTime)
+	defer cancel()
+	list, err := fg.client.Processes(ctx)
+	if err != nil {
+		fg.note("cannot pass " + name + " on: " + err.Error())
+		return
+	}
+	for i := range list {
+		if list[i].PID == 0 {
+			continue
+		}
+		if _, err := fg.client.Command(ctx, list[i].Name, api.CommandRequest{Verb: "signal", Signal: name}); err != nil {
+			fg.note("cannot pass " + name + " on to " + list[i].Name + ": " + err.Error())
+		}
+	}
+}
+
+// passOnTime bounds the passing on of one signal.
+const passOnTime = 5 * time.Second
 
 // note prints a line of Perdure's own if there is room; with --quiet it does not.
 func (fg *foreground) note(text string) {

@@ -25,7 +25,7 @@ import (
 func Main(args []string, seams Seams) int {
 	a := &app{
 		seams: seams, out: os.Stdout, errOut: os.Stderr, getenv: os.Getenv, now: time.Now,
-		outTTY: terminalOf(os.Stdout), errTTY: terminalOf(os.Stderr), signals: notify,
+		outTTY: terminalOf(os.Stdout), errTTY: terminalOf(os.Stderr), signals: notify, passedOn: notifyPassedOn,
 	}
 	return a.run(context.Background(), args)
 }
@@ -37,10 +37,28 @@ func terminalOf(f *os.File) *os.File {
 	return nil
 }
 
-// notify brings the signals that ask a command to end.
+// notify brings the signals that ask a command to end. As process 1 there is no
+// terminal that could hang up: then SIGHUP is for the processes.
 func notify() (<-chan os.Signal, func()) {
 	ch := make(chan os.Signal, 4)
-	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	if os.Getpid() != 1 {
+		signal.Notify(ch, syscall.SIGHUP)
+	}
+	return ch, func() { signal.Stop(ch) }
+}
+
+// notifyPassedOn brings the signals that a foreground run passes on to its
+// processes.
+func notifyPassedOn() (<-chan os.Signal, func()) {
+	ch := make(chan os.Signal, 4)
+	list := host.UserSignals()
+	if os.Getpid() == 1 {
+		list = append(list, syscall.SIGHUP)
+	}
+	if len(list) > 0 {
+		signal.Notify(ch, list...)
+	}
 	return ch, func() { signal.Stop(ch) }
 }
 
@@ -53,6 +71,7 @@ type app struct {
 	getenv         func(string) string
 	now            func() time.Time
 	signals        func() (<-chan os.Signal, func())
+	passedOn       func() (<-chan os.Signal, func()) // nil: none are
 	flags          globals
 }
 
