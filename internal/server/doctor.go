@@ -44,6 +44,10 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 			out = append(out, finding("warning", "see server.log", "the event log is %d journal entries behind", info.LastSeq-cursor))
 		}
 	}
+	if why := s.heldUp.Load(); why != nil {
+		bad("make space on the disk of "+s.o.StateDir+"; it goes on by itself",
+			"the event log cannot be written: %s; processes are kept alive, and the journal keeps the events until it can", *why)
+	}
 	for _, name := range s.table.names() {
 		rec, _, _, err := s.table.get(name)
 		if err == nil && rec.State.State == api.StateFailed {

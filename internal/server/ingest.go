@@ -141,9 +141,15 @@ func (s *Server) append(ctx context.Context, cursor uint64, events []api.Event) 
 	const pause = time.Second
 	for warned := false; ; {
 		err := s.events.AppendFrom(ctx, s.source(), cursor, events)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
+			s.heldUp.Store(nil)
+			return nil
+		}
+		if ctx.Err() != nil {
 			return err
 		}
+		why := err.Error()
+		s.heldUp.Store(&why)
 		if !warned {
 			s.o.Logger.Error("Cannot write the event log; the journal keeps the events", "error", err)
 			warned = true

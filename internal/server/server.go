@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -55,6 +56,8 @@ type Server struct {
 	sampler *sampler
 	link    *link
 	closers []func() error
+
+	heldUp atomic.Pointer[string] // why the event log cannot be written, nil while it can
 
 	mu         sync.Mutex
 	sup        control.Supervisor // nil while it is away
