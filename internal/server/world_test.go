@@ -58,6 +58,13 @@ func (f *fakeSupervisor) add(rec control.Record, removed bool, events ...string)
 	return rec
 }
 
+// reading says how often the journal was followed and how far it was acknowledged.
+func (f *fakeSupervisor) reading() (follows int, acked uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.follows, f.acked
+}
+
 func (f *fakeSupervisor) last() uint64 { return max(uint64(len(f.entries)), f.lastSeq) }
 
 func (f *fakeSupervisor) Info(context.Context) (control.Info, error) {
@@ -190,6 +197,12 @@ func (m *memory) setFail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail = err
+}
+
+func (m *memory) tries() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
 }
 
 // types lists what was told of processes and not by the server itself.
