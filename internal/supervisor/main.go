@@ -74,7 +74,12 @@ func serve(dir, build string, logger *slog.Logger) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	// A terminal that hangs up is none of our business. The signal is caught, not
+	// ignored: what is ignored stays ignored in every program that is executed,
+	// and a shell cannot even trap it.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
