@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -125,7 +126,7 @@ func (s *server) streamEvents(ctx context.Context, w http.ResponseWriter, page a
 		head = append(strconv.AppendUint(append(head, "id: "...), q.After, 10), "\n\n"...)
 	}
 	if st.send(head) == nil {
-		st.run(ctx, s.backend.FollowEvents(ctx, q))
+		st.run(ctx, func(ctx context.Context) iter.Seq2[api.Event, error] { return s.backend.FollowEvents(ctx, q) })
 	}
 }
 

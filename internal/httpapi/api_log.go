@@ -58,14 +58,14 @@ func (s *server) logStream(_ context.Context, names []string, in *LogSelection) 
 	text := strings.HasPrefix(in.Accept, "text/plain")
 	return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the request's own
 		r, w := humago.Unwrap(hc)
-		streamLogs(r.Context(), w, s.backend.Logs(r.Context(), q), text)
+		streamLogs(r.Context(), w, func(ctx context.Context) iter.Seq2[api.LogLine, error] { return s.backend.Logs(ctx, q) }, text)
 	}}, nil
 }
 
 // streamLogs sends lines as NDJSON, or as they were written when text is set.
 // An error before the first line has its status; a later one is a last line of
 // NDJSON with the field "error".
-func streamLogs(ctx context.Context, w http.ResponseWriter, lines iter.Seq2[api.LogLine, error], text bool) {
+func streamLogs(ctx context.Context, w http.ResponseWriter, lines func(context.Context) iter.Seq2[api.LogLine, error], text bool) {
 	begun := false
 	st := &stream[api.LogLine]{w: w, every: headerWait}
 	st.begin = func() {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -56,6 +57,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	streams := make(chan struct{})
+	var silent silentConns
 	base = context.WithValue(base, streamsKey{}, (<-chan struct{})(streams))
 	srv := &http.Server{
 		Handler:           h,
@@ -64,6 +66,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       connContext,
+		ConnState:         silent.note,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
@@ -76,7 +79,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 	close(streams)
 	drain, stop := context.WithTimeout(base, o.Drain)
 	defer stop()
+	hush := time.AfterFunc(silence, silent.close)
 	err := srv.Shutdown(drain)
+	hush.Stop()
 	if errors.Is(err, context.DeadlineExceeded) {
 		cancel() // what still runs is told, then cut off
 		err = srv.Close()
@@ -96,4 +101,36 @@ func connContext(ctx context.Context, c net.Conn) context.Context {
 	uid, err := peerUID(u)
 	// Where the system cannot tell, the caller needs a token like anyone.
 	return context.WithValue(ctx, peerKey{}, peer{trusted: err == nil && (uid == os.Getuid() || uid == 0)})
+}
+
+// silence is how long a connection may say nothing while the server ends.
+const silence = 100 * time.Millisecond
+
+// silentConns are the connections that have sent nothing yet, such as those
+// that a client opened in store. http.Server.Shutdown waits 5 s for each.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+// note implements http.Server.ConnState.
+func (s *silentConns) note(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state != http.StateNew {
+		delete(s.conns, c)
+		return
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.Conn]struct{})
+	}
+	s.conns[c] = struct{}{}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Close() // there is nobody to tell
+	}
 }

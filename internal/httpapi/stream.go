@@ -12,6 +12,9 @@ import (
 const (
 	streamQueue  = 64
 	streamBuffer = 32 << 10
+	// lastItems is how long a stream goes on when the server ends, so that the
+	// last lines of a process are not cut off.
+	lastItems = 150 * time.Millisecond
 )
 
 // item is one step of a stream.
@@ -34,13 +37,14 @@ type stream[T any] struct {
 }
 
 // run returns when the sequence, the request or the server's streams end. The
-// goroutine that reads the sequence has ended then.
-func (st *stream[T]) run(ctx context.Context, seq iter.Seq2[T, error]) {
+// goroutine that reads the sequence has ended then: the sequence is made with a
+// context that ends with the stream, else it would hold up the server's end.
+func (st *stream[T]) run(ctx context.Context, seq func(context.Context) iter.Seq2[T, error]) {
 	ctx, cancel := context.WithCancel(ctx)
 	items := make(chan item[T], streamQueue)
 	go func() {
 		defer close(items)
-		for v, err := range seq {
+		for v, err := range seq(ctx) {
 			select {
 			case items <- item[T]{v, err}:
 			case <-ctx.Done():
@@ -61,6 +65,7 @@ func (st *stream[T]) pump(ctx context.Context, items <-chan item[T]) {
 	tick := time.NewTicker(st.every)
 	defer tick.Stop()
 	closing := streamsClosed(ctx)
+	var over <-chan time.Time // the server ends: what is at hand goes out first
 	var buf []byte
 	for {
 		var err error
@@ -85,6 +90,10 @@ func (st *stream[T]) pump(ctx context.Context, items <-chan item[T]) {
 		case <-ctx.Done():
 			return
 		case <-closing:
+			last := time.NewTimer(lastItems)
+			defer last.Stop()
+			closing, over = nil, last.C
+		case <-over:
 			return
 		}
 		if err != nil {
