@@ -175,7 +175,7 @@ func TestReplyAgreesWithNetHTTP(t *testing.T) {
 			fmt.Fprintf(&b, "%s%s", end, body)
 		}
 		all := b.Bytes()
-		want, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(all)), nil)
+		want, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(all)), nil) //nolint:bodyclose // it is in memory
 		if err != nil {
 			t.Fatalf("net/http does not take it: %v", err)
 		}
