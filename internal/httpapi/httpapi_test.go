@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"net/http"
@@ -449,9 +450,7 @@ func TestFollowTellsWhatRetentionTook(t *testing.T) {
 }
 
 func asTrimmed(err error, to **client.TrimmedError) bool {
-	e, ok := err.(*client.TrimmedError)
-	*to = e
-	return ok
+	return errors.As(err, to)
 }
 
 // TestManyFollowersAndOneThatSleeps has 20 followers and one that reads nothing.

@@ -282,12 +282,12 @@ func (h *Host) await(events []unix.EpollEvent) (n int) {
 	_ = h.ready.SetReadDeadline(h.firstPoll()) //ok: open has tried that it works
 	waited := h.readyConn.Read(func(fd uintptr) bool {
 		n, err = unix.EpollWait(int(fd), events, 0)
-		return n > 0 || err != nil && err != unix.EINTR
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 	})
 	if err == nil && waited != nil && !errors.Is(waited, os.ErrDeadlineExceeded) {
 		err = waited
 	}
-	if err != nil && err != unix.EINTR {
+	if err != nil && !errors.Is(err, unix.EINTR) {
 		//ok: only a descriptor that this code has closed too early can do this.
 		panic("proc: cannot wait for the epoll: " + err.Error())
 	}

@@ -71,7 +71,7 @@ func (p *Process) Signal(name string) error {
 	if p.phase == phaseGone || p.fd < 0 {
 		return nil
 	}
-	if err := p.signalGroup(unix.Signal(n)); err != nil && err != unix.ESRCH {
+	if err := p.signalGroup(unix.Signal(n)); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("cannot send %s to process %d: %w", signalName(n), p.id.PID, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -180,7 +181,7 @@ func (c *scanner) finish(s *scan) (*snapshot, error) {
 // pid by now: the pidfd is opened first and then verified (K8).
 func killExact(st stat, sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(st.pid, 0)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {

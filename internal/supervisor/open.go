@@ -57,6 +57,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	if err != nil {
 		return nil, err
 	}
+	//nolint:contextcheck // the capture outlives the boot; Close ends it
 	c, err := logstore.NewCapture(logstore.Options{LogDir: filepath.Join(o.Dir, "logs"), RunDir: run,
 		OnError: func(name string, err error) {
 			if err != nil {

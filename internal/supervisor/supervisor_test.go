@@ -55,7 +55,9 @@ func play(part string) {
 		for i := range n {
 			fmt.Fprintln(w, "line", i)
 		}
-		w.Flush()
+		if err := w.Flush(); err != nil {
+			os.Exit(3)
+		}
 	}
 	<-term
 	fmt.Println("bye")

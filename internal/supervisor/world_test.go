@@ -39,7 +39,6 @@ type world struct {
 	live   map[int]*fakeProcess
 	pid    int
 	bootID string
-	marked []proc.Identity // what find returns besides the live
 	asking map[*asking]bool
 
 	// Each, when set, changes how a process behaves.
