@@ -216,8 +216,9 @@ type Probe struct {
 	TCP  *TCPProbe  `json:"tcp,omitempty" yaml:"tcp,omitempty"`
 	Exec *ExecProbe `json:"exec,omitempty" yaml:"exec,omitempty"`
 
-	// Interval is the time from the end of one ask to the next. Default: 10s
-	// for health, 500ms for ready.
+	// Interval is the time from the end of one ask to the next. A health ask may
+	// come up to a quarter of it early, 100ms at the most, when others are made
+	// at that time. Default: 10s for health, 500ms for ready.
 	Interval Duration `json:"interval,omitempty" yaml:"interval,omitempty"`
 	// Timeout bounds one ask. Default: 5s for health, 1500ms for ready.
 	Timeout Duration `json:"timeout,omitempty" yaml:"timeout,omitempty"`
