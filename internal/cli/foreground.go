@@ -21,6 +21,9 @@ const progress = 500 * time.Millisecond
 // lastWords is how long the streams of a server that has ended may take to end.
 const lastWords = 500 * time.Millisecond
 
+// firstWords is how long a server may wait for its streams to be read.
+const firstWords = 2 * time.Second
+
 // samePress is the time in which a further signal counts as the same Ctrl-C:
 // wrappers such as timeout(1) send it to a process and to its group.
 const samePress = 250 * time.Millisecond
@@ -32,6 +35,8 @@ type foreground struct {
 	events bool // lifecycle events are shown too
 	client Client
 	gates  map[string]bool // processes whose readiness is news of its own
+	// reading is closed when the server's streams are read, or cannot be.
+	reading chan struct{}
 	// waiting are those of whom it has been told that they wait. It belongs to
 	// the reader of events.
 	waiting map[string]bool
@@ -60,11 +65,18 @@ func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, eve
 	began := a.now()
 	started := make(chan Started, 1)
 	ended := make(chan served, 1)
+	fg := &foreground{a: a, feed: f, events: events, waiting: map[string]bool{}, reading: make(chan struct{})}
 	go func() {
-		code, err := a.seams.Serve(ctx, o, func(s Started) { started <- s })
+		code, err := a.seams.Serve(ctx, o, func(s Started) {
+			started <- s
+			// A process may ask for the end at once; what it said is shown first.
+			select {
+			case <-fg.reading:
+			case <-time.After(firstWords):
+			}
+		})
 		ended <- served{code, err}
 	}()
-	fg := &foreground{a: a, feed: f, events: events, waiting: map[string]bool{}}
 	watch, stopWatch := context.WithCancel(context.WithoutCancel(parent))
 	defer stopWatch()
 	var readers sync.WaitGroup
@@ -222,8 +234,10 @@ func (a *app) fit(text string) string {
 // read starts the readers of output and events, from the time at which the
 // server began, so that nothing is missed.
 func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket string, since time.Time) error {
+	begun := sync.OnceFunc(func() { close(fg.reading) })
 	c, err := fg.a.seams.Dial(DialOptions{Socket: socket})
 	if err != nil {
+		begun()
 		return err
 	}
 	fg.client = c
@@ -235,10 +249,13 @@ func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket 
 		}
 	})
 	if !fg.events {
+		begun()
 		return nil
 	}
 	readers.Go(func() {
+		defer begun()
 		for e, err := range c.FollowEvents(ctx, api.EventQuery{Since: &since}) {
+			begun() // the first event is there: at least that of the server's start
 			if err != nil {
 				if ctx.Err() == nil && api.CodeOf(err) != api.CodeUnavailable {
 					fg.feed.send(ctx, item{note: "cannot go on showing events: " + err.Error()})

@@ -1,6 +1,9 @@
 package server
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // ending is how far a server is on its way to the end. Each step is taken once;
 // the channels tell it to whoever waits.
@@ -8,13 +11,15 @@ type ending struct {
 	asked    chan struct{} // closed when a process asked for the end
 	stopping chan struct{} // closed when a shutdown begins
 	stopped  chan struct{} // closed when everything is proven gone
+	read     chan struct{} // closed when the journal is not read any more
 
 	mu       sync.Mutex // orders the steps
 	exitCode int        // what was asked for; valid once asked is closed
 }
 
 func newEnding() *ending {
-	return &ending{asked: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{})}
+	return &ending{asked: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		read: make(chan struct{})}
 }
 
 // ask notes the exit code that a process wants. The first one counts.
@@ -40,6 +45,19 @@ func (e *ending) begin() bool { return e.once(e.stopping) }
 
 // reach marks that everything is proven gone.
 func (e *ending) reach() { e.once(e.stopped) }
+
+// readToEnd marks that the journal is not read any more.
+func (e *ending) readToEnd() { e.once(e.read) }
+
+// awaitRead waits until the journal is not read any more.
+func (e *ending) awaitRead(ctx context.Context) error {
+	select {
+	case <-e.read:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func (e *ending) once(step chan struct{}) bool {
 	e.mu.Lock()

@@ -117,7 +117,10 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	s.background.Go(func() { s.keepAttached(background) })
+	s.background.Go(func() {
+		defer s.end.readToEnd()
+		s.keepAttached(background)
+	})
 	s.background.Go(func() { s.retain(background) })
 	s.watchEnv(ctx)
 	s.say(ctx, "server.started", map[string]any{"pid": os.Getpid(), "version": o.Version, "fresh": fresh})
@@ -207,7 +210,8 @@ func (s *Server) keepAttached(ctx context.Context) {
 		if err == nil {
 			err = s.ingest(ctx, sup)
 		}
-		if ctx.Err() != nil || s.isStopping() {
+		// A supervisor ends by itself when a process asked for the end.
+		if ctx.Err() != nil || s.isStopping() || isClosed(s.end.asked) {
 			return
 		}
 		if s.o.Embedded {
@@ -303,14 +307,14 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	if timeout <= 0 {
 		timeout = s.shutdownTimeout()
 	}
-	sup, err := s.supervisor()
-	if err != nil {
+	if _, err := s.supervisor(); err != nil && !isClosed(s.end.asked) {
 		return err
 	}
 	if s.end.begin() {
 		s.say(ctx, "server.stopping", map[string]any{"timeout_ms": timeout.Milliseconds()})
 	}
-	if err := sup.Shutdown(ctx, timeout); err != nil {
+	sup, err := s.shutdown(ctx, timeout)
+	if err != nil {
 		return err
 	}
 	defer s.end.reach()
@@ -318,12 +322,52 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	// be written does not hold the end up: the journal keeps them.
 	ctx, cancel := context.WithTimeout(ctx, lastEvents)
 	defer cancel()
-	if info, err := sup.Info(ctx); err == nil {
-		if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
-			return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
-		}
+	info, err := sup.Info(ctx)
+	if err != nil {
+		// It is gone already; it went only after the journal was read to its end.
+		return s.end.awaitRead(ctx)
+	}
+	if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
+		return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
 	}
 	return nil
+}
+
+// shutdown makes the supervisor end everything, and returns it. One whose
+// process asked for the end ends by itself, perhaps before it has answered: then
+// its journal tells whether all is done, and if not, the next one does it.
+func (s *Server) shutdown(ctx context.Context, timeout time.Duration) (control.Supervisor, error) {
+	sup, err := s.supervisor()
+	if err == nil {
+		err = sup.Shutdown(ctx, timeout)
+	}
+	if err == nil || s.o.Embedded || !isClosed(s.end.asked) || api.CodeOf(err) != api.CodeUnavailable {
+		return sup, err
+	}
+	if err := s.end.awaitRead(ctx); err != nil {
+		return nil, err
+	}
+	if sup != nil && s.allAtRest() {
+		return sup, nil
+	}
+	s.detach()
+	if _, err := s.attach(ctx); err != nil {
+		return nil, err
+	}
+	if sup, err = s.supervisor(); err != nil {
+		return nil, err
+	}
+	return sup, sup.Shutdown(ctx, timeout)
+}
+
+// allAtRest says whether nothing lives, as far as the journal is read.
+func (s *Server) allAtRest() bool {
+	for _, name := range s.table.names() {
+		if rec, _, _, err := s.table.get(name); err == nil && !atRest(rec.State) {
+			return false
+		}
+	}
+	return true
 }
 
 // lastEvents bounds the wait for the last events after everything is stopped.

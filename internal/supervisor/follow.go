@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
@@ -17,7 +18,7 @@ import (
 // nobody read them in time: a reader never stands still and is never misled.
 func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
 	return func(yield func(control.Entry, error) bool) {
-		s.followers.Add(1)
+		s.followers.enter()
 		defer s.followers.Done()
 		for {
 			next, again := s.follow(ctx, after, yield)
@@ -74,15 +75,36 @@ func decode(f journal.Frame) (control.Entry, error) {
 	return e, nil
 }
 
-// awaitFollowers waits until nobody follows the journal, at most for d.
+// followers are the calls of Follow under way, each by a server.
+type followers struct {
+	sync.WaitGroup
+	first chan struct{} // closed when the first one comes
+	once  sync.Once
+}
+
+func (f *followers) enter() {
+	f.Add(1)
+	f.once.Do(func() { close(f.first) })
+}
+
+// awaitFollowers waits until nobody follows the journal, at most for d. When a
+// process has asked for the end, it first waits for a server that is still
+// coming up: it shall read so, and not take us for lost.
 func (s *Supervisor) awaitFollowers(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	if _, asked := s.ExitCode(); asked {
+		select {
+		case <-s.followers.first:
+		case <-t.C:
+			return
+		}
+	}
 	none := make(chan struct{})
 	go func() {
 		s.followers.Wait()
 		close(none)
 	}()
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-none:
 	case <-t.C:

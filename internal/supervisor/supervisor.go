@@ -59,7 +59,7 @@ type Supervisor struct {
 
 	running   sync.WaitGroup // drains under way
 	spawning  chan struct{}  // holds those who are spawning
-	followers sync.WaitGroup // calls of Follow under way
+	followers followers      // calls of Follow under way
 
 	mu     sync.Mutex
 	actors map[string]*actor
@@ -86,8 +86,9 @@ type end struct {
 func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
 	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
 		actors: map[string]*actor{}, full: map[string]bool{},
-		end:      end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
-		spawning: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+		followers: followers{first: make(chan struct{})},
+		end:       end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
+		spawning:  make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 	s.tree = newTree(s)
 	return s
 }
