@@ -70,7 +70,9 @@ func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
 				apply(t, s, def("web", func(d *api.Definition) { d.ReapGroupOnExit = "failure"; d.Backoff.Initial = &zero }))
 				synctest.Wait()
 				w.onStart = func(*fakeProcess) error { w.breakJournal(errFull); return nil }
-				w.process("web").end(0, "")
+				first := w.process("web")
+				first.leftovers = true // so that its end does not let go of it
+				first.end(0, "")
 				synctest.Wait()
 				w.onStart = nil
 				spawned := w.process("web")
@@ -80,6 +82,7 @@ func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
 					spawned.end(0, "")
 				}
 				s = w.open()
+				pass(time.Second) // what the first has left is ended before
 				synctest.Wait()
 				got, starts := state(t, s, "web"), w.count("start web")
 				if survives && (got.PID != spawned.id.PID || starts != 2 || got.Generation != 2) {
