@@ -44,10 +44,14 @@ docs: ## Write the generated pages of docs/ and the golden files again
 bench: build ## Measure Perdure, its peers and the floor, in less than five minutes
 	$(GO) run ./bench -quick -perdure $(BIN)/perdure
 
+# How long chaos lasts; its table is printed.
+SOAK_MINUTES ?= 10
+
 soak: ## Long random histories, long fuzzing, hours of chaos (stop it when you have enough)
 	PERDURE_HISTORIES=1000000 $(GO) test -count=1 -timeout 12h ./internal/supervise
 	scripts/fuzz.sh 10m
-	SOAK=1 $(GO) test -count=1 -timeout 12h ./e2e/...
+	SOAK=1 SOAK_MINUTES=$(SOAK_MINUTES) $(GO) test -count=1 -timeout 12h -v -run TestSoak ./e2e
+	SOAK=1 $(GO) test -count=1 -timeout 12h -skip TestSoak ./e2e
 
 cross: ## Build for every system that we support
 	scripts/cross.sh
