@@ -385,11 +385,11 @@ func watch(t *testing.T, cmd *exec.Cmd) *running {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = in, in
-	return watchFile(t, cmd, out, in)
+	return watchFile(t, cmd, out, in, bufio.ScanLines)
 }
 
 // watchFile starts cmd and reads what it writes from out; in is closed here.
-func watchFile(t *testing.T, cmd *exec.Cmd, out, in *os.File) *running {
+func watchFile(t *testing.T, cmd *exec.Cmd, out, in *os.File, split bufio.SplitFunc) *running {
 	t.Helper()
 	w := &running{t: t, cmd: cmd, more: make(chan struct{}, 1), read: make(chan struct{}), ended: make(chan struct{})}
 	err := cmd.Start()
@@ -403,7 +403,7 @@ func watchFile(t *testing.T, cmd *exec.Cmd, out, in *os.File) *running {
 		defer close(w.ended)
 		_ = cmd.Wait() // the state tells how it ended
 	}()
-	go w.take(out)
+	go w.take(out, split)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended
 		<-w.ended
@@ -414,10 +414,11 @@ func watchFile(t *testing.T, cmd *exec.Cmd, out, in *os.File) *running {
 }
 
 // take reads lines until the output ends.
-func (w *running) take(out *os.File) {
+func (w *running) take(out *os.File, split bufio.SplitFunc) {
 	defer close(w.read)
 	s := bufio.NewScanner(out)
 	s.Buffer(nil, 1<<20)
+	s.Split(split)
 	for s.Scan() {
 		w.mu.Lock()
 		w.lines = append(w.lines, s.Text())
