@@ -334,6 +334,7 @@ func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) 
 		return api.Errorf(api.CodeUnavailable, "cannot write the definition of %q to the journal: %v", a.who.name, err)
 	}
 	a.seq, a.def, a.spec = seq, def, spec
+	a.env = nil // it was of the definition before
 	if a.sink != nil {
 		a.sink.Configure(retention(def))
 	}
