@@ -144,7 +144,7 @@ func (p *Process) addStrays(found []stat) {
 func (p *Process) strike() error {
 	var first error
 	keep := func(err error) {
-		if err != nil && err != unix.ESRCH && first == nil {
+		if err != nil && !errors.Is(err, unix.ESRCH) && first == nil {
 			first = fmt.Errorf("cannot kill process %d: %w", p.id.PID, err)
 		}
 	}

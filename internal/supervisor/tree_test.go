@@ -127,8 +127,8 @@ func TestShutdownWaitsForASpawn(t *testing.T) {
 		go func() { over <- s.Shutdown(context.Background(), time.Minute) }()
 		synctest.Wait()
 		select {
-		case <-over:
-			t.Error("the shutdown was over while a spawn was under way")
+		case err := <-over:
+			t.Errorf("the shutdown was over while a spawn was under way (%v)", err)
 		default:
 		}
 		close(release)
