@@ -86,7 +86,7 @@ func TestKillLeavesNoSurvivor(t *testing.T) {
 			if s := survivors(family); s != nil {
 				t.Errorf("alive after Gone: %v", s)
 			}
-			if s, err := h.Sample(x.Identity()); err != ErrGone {
+			if s, err := h.Sample(x.Identity()); !errors.Is(err, ErrGone) {
 				t.Errorf("sample after the end: %+v %v", s, err)
 			}
 			if err := h.Release("family"); err != nil {
