@@ -149,10 +149,8 @@ func (a *actor) step(in supervise.Input) error {
 			}
 			continue
 		}
-		if idle(in.Kind, r) {
-			// The count of answers below a threshold is not worth an entry; it
-			// goes with the next one.
-			a.state = r.State
+		if idle(in, a.state, r) {
+			a.state = r.State // it goes with the next entry
 			continue
 		}
 		changed = true
@@ -164,10 +162,21 @@ func (a *actor) step(in supervise.Input) error {
 	return nil
 }
 
-// idle says that an input was a probe's answer that changed nothing to be told
-// or done.
-func idle(kind supervise.Kind, r supervise.Result) bool {
-	return (kind == supervise.ReadyAnswer || kind == supervise.HealthAnswer) && len(r.Events) == 0 && len(r.Effects) == 0
+// idle says that an input changed nothing that is worth an entry: there is
+// nothing to be told or done, and what a crash would forget comes again by
+// itself. That is a probe's answer below a threshold, and the proof of stability
+// of a process that has nothing to be set back.
+func idle(in supervise.Input, s supervise.State, r supervise.Result) bool {
+	if len(r.Events) > 0 || len(r.Effects) > 0 {
+		return false
+	}
+	switch in.Kind {
+	case supervise.ReadyAnswer, supervise.HealthAnswer:
+		return true
+	case supervise.TimerFired:
+		return in.Timer == supervise.TimerStable && s.Failures == 0 && s.BackoffN == 0 && s.Budget == 0 && len(s.Window) == 0
+	}
+	return false
 }
 
 // released is called when nothing of the generation lives any more, before
