@@ -108,6 +108,7 @@ func plainSentence(e api.Event, d *eventData) string {
 		"process.removed":           "removed",
 		"supervisor.started":        "supervisor started" + numbered(", pid ", d.PID),
 		"supervisor.shutdown":       "stopping everything",
+		"supervisor.exit":           "everything is stopped, because a process asked for it",
 		"supervisor.lost":           "the supervisor was lost and is back",
 		"server.started":            "server started" + numbered(", pid ", d.PID),
 		"server.stopping":           "asked to stop everything",
