@@ -11,8 +11,8 @@ import (
 
 func (a *app) cmdDoctor() *cobra.Command {
 	return command("doctor", "Look for what could go wrong", `
-Asks the running Perdure about itself and its surroundings: cgroups, limits,
-disk, clocks, permissions. Each line says what was found and what to do. Exit
+Asks the running Perdure about itself and its surroundings: what this system
+cannot do, open files, disk. Each line says what was found and what to do. Exit
 code 1 means that something needs you.`, `
 perdure doctor
 perdure doctor --json`,

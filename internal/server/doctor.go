@@ -30,9 +30,13 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 		out = append(out, finding("warning", "run `perdure down` and `perdure up` to bring both to one version",
 			"the supervisor is of version %s, the server of %s", info.Build, s.o.Version))
 	}
+	if len(info.Notes) == 0 {
+		ok("this system can do all that Perdure asks of it: cgroups, pidfds, exit codes for those who are not the parent")
+	}
 	for _, n := range info.Notes {
 		out = append(out, finding("warning", "", "%s", n))
 	}
+	out = append(out, surroundings(s.o.StateDir, len(s.table.names()))...)
 	cursor, err := s.events.Cursor(ctx, s.source())
 	switch {
 	case err != nil:
