@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -180,6 +181,13 @@ func (r *rig) until(what string, ok func(control.Entry) bool) control.Entry {
 	}
 }
 
+// all returns the entries seen so far.
+func (r *rig) all() []control.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.entries)
+}
+
 func event(name, typ string, generation uint64) func(control.Entry) bool {
 	return func(e control.Entry) bool {
 		for _, ev := range e.Events {
@@ -239,7 +247,7 @@ func TestDependenciesInOrder(t *testing.T) {
 	r.until("web runs", event("web", "process.ready", 1))
 	r.end()
 	order := []string{}
-	for _, e := range r.entries {
+	for _, e := range r.all() {
 		for _, ev := range e.Events {
 			if ev.Type == "process.started" || ev.Type == "process.stopped" {
 				order = append(order, ev.Name+" "+strings.TrimPrefix(ev.Type, "process."))
@@ -328,7 +336,7 @@ func TestEntriesAreWhole(t *testing.T) {
 	r.until("web runs", event("web", "process.ready", 1))
 	r.end()
 	last := uint64(0)
-	for _, e := range r.entries {
+	for _, e := range r.all() {
 		if e.Seq != last+1 {
 			t.Fatalf("entry %d follows %d", e.Seq, last)
 		}
