@@ -113,11 +113,15 @@ func run() error {
 		fmt.Fprintf(os.Stderr, "-- %s took %s\n", r.name, time.Since(start).Round(time.Second))
 		rep.add(t)
 		fmt.Fprint(os.Stdout, t.markdown())
+		if *out == "-" {
+			continue
+		}
+		// After each row: an hour of measuring is not lost to what comes last.
+		if err := os.WriteFile(*out, []byte(rep.markdown()), 0o644); err != nil {
+			return err
+		}
 	}
-	if *out == "-" {
-		return nil
-	}
-	return os.WriteFile(*out, []byte(rep.markdown()), 0o644)
+	return nil
 }
 
 // choose takes the peers that are asked for and installed.

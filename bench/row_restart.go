@@ -45,7 +45,7 @@ func measureRestart(ctx context.Context, b *bench) (*table, error) {
 			delete(pids, in)
 		}
 	}
-	paced, burst := 40*b.rounds, 40*b.rounds
+	paced, burst := 10*b.rounds, 40*b.rounds
 	if b.quick {
 		paced = 4 * b.rounds
 	}
