@@ -3,8 +3,12 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +25,9 @@ type action struct {
 	delay  time.Duration
 	passes atomic.Int64
 }
+
+// every is the name that stands for all points.
+const every = "*"
 
 // plan is what PERDURE_FAULT says.
 var plan = sync.OnceValue(func() map[string]*action { //ok: read once from the environment, constant afterwards but for the counters
@@ -39,11 +46,23 @@ func Point(name string) error {
 	if a == nil {
 		return nil
 	}
-	return a.pass(name)
+	return a.pass(name, os.Getenv("PERDURE_FAULT_DIR"))
 }
 
-func (a *action) pass(name string) error {
-	n := a.passes.Add(1)
+// Here is Point at a place where nothing can fail: it kills, waits, or does
+// nothing.
+func Here(name string) { _ = Point(name) }
+
+// Boot is the name of a boot of the machine that a test wants to be taken for
+// the real one; empty means the real one.
+func Boot() string { return os.Getenv("PERDURE_FAULT_BOOT") }
+
+func (a *action) pass(name, dir string) error {
+	n, err := a.count(name, dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "PERDURE_FAULT_DIR:", err)
+		os.Exit(2)
+	}
 	switch {
 	case a.verb == "delay":
 		<-time.After(a.delay)
@@ -62,37 +81,55 @@ func (a *action) pass(name string) error {
 	return nil
 }
 
+// count is the number of this pass.
+func (a *action) count(name, dir string) (int64, error) {
+	if dir == "" {
+		return a.passes.Add(1), nil
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	// Behind what was appended is the offset of this pass, whoever else appends.
+	_, err = f.WriteString(".")
+	n, seekErr := f.Seek(0, io.SeekCurrent)
+	return n, errors.Join(err, seekErr, f.Close())
+}
+
 func parse(text string) (map[string]*action, error) {
 	plan := map[string]*action{}
+	points := Points()
 	for _, item := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ';' }) {
 		name, rest, ok := strings.Cut(strings.TrimSpace(item), "=")
-		if !ok || !known(name) {
+		if !ok || name != every && !slices.Contains(points, name) {
 			return nil, fmt.Errorf("cannot use %q: write it like journal.sync=kill:3, with a name of fault.Points", item)
 		}
-		verb, arg, _ := strings.Cut(rest, ":")
-		a := &action{verb: verb, from: 1}
-		var err error
-		switch {
-		case verb == "delay":
-			a.delay, err = time.ParseDuration(arg)
-		case verb != "kill" && verb != "error":
-			err = fmt.Errorf("the action must be kill, error or delay")
-		case arg != "":
-			a.from, err = strconv.ParseInt(arg, 10, 64)
+		names := []string{name}
+		if name == every {
+			names = points
 		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot use %q: %w", item, err)
+		for _, name := range names {
+			a, err := parseAction(rest)
+			if err != nil {
+				return nil, fmt.Errorf("cannot use %q: %w", item, err)
+			}
+			plan[name] = a
 		}
-		plan[name] = a
 	}
 	return plan, nil
 }
 
-func known(name string) bool {
-	for _, p := range Points() {
-		if p == name {
-			return true
-		}
+func parseAction(text string) (*action, error) {
+	verb, arg, _ := strings.Cut(text, ":")
+	a := &action{verb: verb, from: 1}
+	var err error
+	switch {
+	case verb == "delay":
+		a.delay, err = time.ParseDuration(arg)
+	case !slices.Contains([]string{"kill", "error", "count"}, verb):
+		err = errors.New("the action must be kill, error, delay or count")
+	case arg != "":
+		a.from, err = strconv.ParseInt(arg, 10, 64)
 	}
-	return false
+	return a, err
 }

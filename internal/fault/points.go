@@ -1,7 +1,7 @@
 package fault
 
-// Points lists the name of every point of the program. A test holds that it is
-// complete and that no name in it is stale.
+// Points lists the name of every point of the program. It is generated from
+// the sources by make docs.
 func Points() []string {
 	return []string{
 		"journal.ack.before_remove",

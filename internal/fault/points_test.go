@@ -1,10 +1,14 @@
 package fault
 
 import (
+	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,16 +16,55 @@ import (
 	"testing"
 )
 
-// TestEveryPointIsRegistered reads all sources of the module: each call of
-// fault.Point names a registered point by a literal, and each registered point
-// is called somewhere.
+// TestEveryPointIsRegistered reads all sources of the module: points.go lists
+// each name that is given to Point or Here, and no other.
 func TestEveryPointIsRegistered(t *testing.T) {
 	t.Parallel()
-	points := Points()
-	if !slices.IsSorted(points) || len(slices.Compact(slices.Clone(points))) != len(points) {
-		t.Error("the list is not sorted, or a name is in it twice")
+	used := pointsInCode(t)
+	var b strings.Builder
+	b.WriteString(pointsHead)
+	for _, p := range slices.Sorted(maps.Keys(used)) {
+		fmt.Fprintf(&b, "\t\t%q,\n", p)
 	}
-	used := map[string]bool{}
+	b.WriteString("\t}\n}\n")
+	if *update {
+		if err := os.WriteFile("points.go", []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	listed := map[string]bool{}
+	for _, p := range Points() {
+		listed[p] = true
+		if used[p] == "" {
+			t.Errorf("the point %q is nowhere in the sources: run make docs", p)
+		}
+	}
+	for p, where := range used {
+		if !listed[p] {
+			t.Errorf("%s: the point %q is not in the list: run make docs", where, p)
+		}
+	}
+	have, err := os.ReadFile("points.go")
+	if err != nil || string(have) != b.String() {
+		t.Errorf("points.go is not what is generated (%v): run make docs", err)
+	}
+}
+
+var update = flag.Bool("update", false, "write points.go") //ok: a flag of the test binary
+
+const pointsHead = `package fault
+
+// Points lists the name of every point of the program. It is generated from
+// the sources by make docs.
+func Points() []string {
+	return []string{
+`
+
+// pointsInCode are the names by the file that has them.
+func pointsInCode(t *testing.T) map[string]string {
+	t.Helper()
+	used := map[string]string{}
 	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -41,10 +84,10 @@ func TestEveryPointIsRegistered(t *testing.T) {
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			if name, at := pointName(n); at {
-				used[name] = true
-				if !slices.Contains(points, name) {
-					t.Errorf("%s: the point %q is not in the list of points.go", path, name)
+				if name == "" || used[name] != "" && used[name] != path {
+					t.Errorf("%s: the point %q has no literal for a name, or its name is that of a point in %s", path, name, used[name])
 				}
+				used[name] = path
 			}
 			return true
 		})
@@ -53,21 +96,17 @@ func TestEveryPointIsRegistered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range points {
-		if !used[p] {
-			t.Errorf("the point %q is nowhere in the sources", p)
-		}
-	}
+	return used
 }
 
-// pointName returns the argument of a call of fault.Point, "" if it is no literal.
+// pointName returns the argument of a call of fault.Point or fault.Here, "" if it is no literal.
 func pointName(n ast.Node) (name string, is bool) {
 	call, ok := n.(*ast.CallExpr)
 	if !ok {
 		return "", false
 	}
 	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || sel.Sel.Name != "Point" || len(call.Args) != 1 {
+	if !ok || sel.Sel.Name != "Point" && sel.Sel.Name != "Here" || len(call.Args) != 1 {
 		return "", false
 	}
 	if pkg, ok := sel.X.(*ast.Ident); !ok || pkg.Name != "fault" {
@@ -86,7 +125,7 @@ func TestPointsCostNothingWithoutTheTag(t *testing.T) {
 	if Enabled {
 		t.Skip("this build has the tag")
 	}
-	if n := testing.AllocsPerRun(10, func() { _ = Point("journal.sync") }); n != 0 {
+	if n := testing.AllocsPerRun(10, func() { _ = Point("journal.sync"); Here("journal.sync") }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	if err := Point("no such point"); err != nil {
