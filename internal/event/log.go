@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,59 +12,39 @@ import (
 	"github.com/perdure/perdure/api"
 )
 
-// The bounds of one transaction and of one event.
+// The bounds of one event and of one transaction of Retain.
 const (
-	maxTransaction = 4096 // events
-	maxData        = 1 << 20
-	trimBatch      = 2000
-	queueLength    = 256
+	maxData   = 1 << 20
+	trimBatch = 2000
 )
-
-// errClosed is what a call on a closed log gets.
-var errClosed = api.Errorf(api.CodeUnavailable, "cannot use the event log: it is closed")
 
 // Log is the event log over a Store. Its methods may be called by many
 // goroutines at once.
 type Log struct {
 	store  Store
 	ring   ring
-	queue  chan *request
-	closed chan struct{} // closed by Close: no new work, followers end
-	ended  chan struct{} // closed by the writer when it has ended
+	closed chan struct{} // closed by Close: followers end
 	once   sync.Once
 	err    error // of Close
-}
-
-// request is one call that the writer carries out.
-type request struct {
-	batch *Batch // nil: a trim
-	trim  func() error
-	done  chan error // capacity 1, so that the writer never waits
 }
 
 // Open starts a log over a store, which belongs to the log from then on. When
 // Open fails the store stays the caller's.
 func Open(ctx context.Context, s Store) (*Log, error) {
+	l := &Log{store: s, closed: make(chan struct{})}
+	s.Notify(l.ring.publish)
 	first, last, err := s.Bounds(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{
-		store:  s,
-		queue:  make(chan *request, queueLength),
-		closed: make(chan struct{}),
-		ended:  make(chan struct{}),
-	}
-	l.ring.first, l.ring.last = first, last
-	go l.write() //nolint:contextcheck // it outlives Open: what was handed in is written, and Close waits for it
+	l.ring.begin(first, last)
 	return l, nil
 }
 
-// Close writes what was handed in, ends all followers and closes the store.
+// Close ends all followers, and closes the store, which writes what was handed in.
 func (l *Log) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
-		<-l.ended
 		l.err = l.store.Close()
 	})
 	return l.err
@@ -89,7 +67,7 @@ func (l *Log) Append(ctx context.Context, events ...api.Event) (uint64, error) {
 	}
 	b := &Batch{Events: slices.Clone(events)}
 	stamp(b.Events)
-	if err := l.submit(ctx, &request{batch: b}); err != nil {
+	if err := l.store.Commit(ctx, b); err != nil {
 		return 0, err
 	}
 	return b.Events[len(b.Events)-1].Seq, nil
@@ -111,7 +89,7 @@ func (l *Log) AppendFrom(ctx context.Context, source string, cursor uint64, even
 		repair(&b.Events[i])
 	}
 	stamp(b.Events)
-	return l.submit(ctx, &request{batch: b})
+	return l.store.Commit(ctx, b)
 }
 
 // Cursor returns how far a source has been appended, 0 when never.
@@ -133,141 +111,19 @@ func (l *Log) Retain(ctx context.Context, r api.Retention, now time.Time) (int, 
 	}
 	total := 0
 	for {
-		removed := 0
-		trim := func() error {
-			var seq uint64
-			if _, last := l.ring.bounds(); r.MaxCount > 0 && last > uint64(r.MaxCount) {
-				seq = last - uint64(r.MaxCount)
-			}
-			n, first, err := l.store.Trim(ctx, seq, before, trimBatch)
-			if err != nil {
-				return err
-			}
-			l.ring.trimmed(first)
-			removed = n
-			return nil
+		var seq uint64
+		if _, last := l.ring.bounds(); r.MaxCount > 0 && last > uint64(r.MaxCount) {
+			seq = last - uint64(r.MaxCount)
 		}
-		if err := l.submit(ctx, &request{trim: trim}); err != nil {
+		n, first, err := l.store.Trim(ctx, seq, before, trimBatch)
+		if err != nil {
 			return total, err
 		}
-		total += removed
-		if removed < trimBatch {
+		l.ring.trimmed(first)
+		total += n
+		if n < trimBatch {
 			return total, nil
 		}
-	}
-}
-
-// submit hands a request to the writer and waits for its end.
-func (l *Log) submit(ctx context.Context, r *request) error {
-	r.done = make(chan error, 1)
-	select {
-	case <-l.closed:
-		return errClosed
-	default:
-	}
-	select {
-	case l.queue <- r:
-	case <-l.closed:
-		return errClosed
-	case <-ctx.Done():
-		return ended(ctx)
-	}
-	select {
-	case err := <-r.done:
-		return err
-	case <-ctx.Done():
-		return ended(ctx)
-	case <-l.ended:
-		// The writer may have answered in the same moment.
-		select {
-		case err := <-r.done:
-			return err
-		default:
-			return errClosed
-		}
-	}
-}
-
-func ended(ctx context.Context) error {
-	code := api.CodeUnavailable
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		code = api.CodeTimeout
-	}
-	return errors.Join(api.Errorf(code, "cannot wait for the event log any longer"), ctx.Err())
-}
-
-// write is the writer goroutine. Everything that waits in the queue becomes one
-// transaction, so a transaction's cost is shared exactly when there is load.
-func (l *Log) write() {
-	defer close(l.ended)
-	var group []*request
-	for {
-		select {
-		case r := <-l.queue:
-			group = l.gather(append(group[:0], r))
-			l.carryOut(group)
-			clear(group)
-		case <-l.closed:
-			for {
-				select {
-				case r := <-l.queue:
-					l.carryOut([]*request{r})
-				default:
-					return
-				}
-			}
-		}
-	}
-}
-
-// gather adds what already waits, up to the bound of a transaction. A trim ends
-// the group.
-func (l *Log) gather(group []*request) []*request {
-	events := 0
-	if group[0].batch != nil {
-		events = len(group[0].batch.Events)
-	}
-	yielded := false
-	for group[len(group)-1].batch != nil && events < maxTransaction {
-		select {
-		case r := <-l.queue:
-			group = append(group, r)
-			if r.batch != nil {
-				events += len(r.batch.Events)
-			}
-		default:
-			if yielded {
-				return group
-			}
-			// The callers of the last transaction are runnable and about to
-			// come again: without this each group would hold the fastest few.
-			yielded = true
-			runtime.Gosched()
-		}
-	}
-	return group
-}
-
-// carryOut commits the batches of a group, then does the trim at its end.
-func (l *Log) carryOut(group []*request) {
-	batches := make([]*Batch, 0, len(group))
-	for _, r := range group {
-		if r.batch != nil {
-			batches = append(batches, r.batch)
-		}
-	}
-	if len(batches) > 0 {
-		// A caller that gave up does not undo the others' transaction.
-		err := l.store.Commit(context.Background(), batches)
-		if err == nil {
-			l.ring.publish(batches)
-		}
-		for _, r := range group[:len(batches)] {
-			r.done <- err
-		}
-	}
-	for _, r := range group[len(batches):] {
-		r.done <- r.trim()
 	}
 }
 

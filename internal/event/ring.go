@@ -25,17 +25,24 @@ type ring struct {
 	wake   chan struct{}
 }
 
-// publish adds committed events, whose Seq follow on, and wakes the followers.
-func (r *ring) publish(batches []*Batch) {
+// begin tells what the store holds. What was published before counts as well.
+func (r *ring) begin(first, last uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, b := range batches {
-		if b.Skipped {
-			continue
-		}
-		for i := range b.Events {
-			r.add(b.Events[i])
-		}
+	if r.n == 0 {
+		r.last = last
+	}
+	if first > 0 {
+		r.first = first
+	}
+}
+
+// publish adds committed events, whose Seq follow on, and wakes the followers.
+func (r *ring) publish(events []api.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range events {
+		r.add(e)
 	}
 	if r.wake != nil {
 		close(r.wake)

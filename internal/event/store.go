@@ -7,16 +7,20 @@ import (
 	"github.com/perdure/perdure/api"
 )
 
-// Store keeps events and the cursors of their sources. Commit and Trim are
-// called by one goroutine at a time, the others by many, also meanwhile.
-// storetest.Run is the contract as a test.
+// Store keeps events and the cursors of their sources. Its methods may be called
+// by many goroutines at once. storetest.Run is the contract as a test.
 type Store interface {
-	// Commit appends the batches in one transaction: all of it or nothing. It
-	// gives each event its Seq, the first one after the newest event ever
-	// appended (1 in a new store), without a gap. A batch with a Source whose
-	// Cursor is not above the stored one is left out and marked Skipped;
-	// otherwise its cursor is stored with its events.
-	Commit(ctx context.Context, batches []*Batch) error
+	// Notify has every event that is committed from now on handed to sink, also
+	// those that come with other changes of the database and, where nodes share
+	// it, those of the others: in the order of Seq, each once, by one goroutine
+	// at a time. It is called once, before any use. sink must not block.
+	Notify(sink func([]api.Event))
+	// Commit appends a batch in one transaction, which many callers may share:
+	// all of it or nothing. It gives each event its Seq, above all that were
+	// ever committed. A batch with a Source whose Cursor is not above the stored
+	// one is left out and marked Skipped; otherwise its cursor is stored with
+	// its events.
+	Commit(ctx context.Context, b *Batch) error
 	// Cursor returns the stored cursor of a source, 0 when there is none.
 	Cursor(ctx context.Context, source string) (uint64, error)
 	// Bounds returns the places of the oldest event that is kept and of the

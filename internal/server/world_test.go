@@ -148,30 +148,32 @@ type memory struct {
 	mu      sync.Mutex
 	events  []api.Event
 	cursors map[string]uint64
+	sink    func([]api.Event)
 	fail    error
 	failed  int
 }
 
-func (m *memory) Commit(_ context.Context, batches []*event.Batch) error {
+func (m *memory) Notify(sink func([]api.Event)) { m.sink = sink }
+
+func (m *memory) Commit(_ context.Context, b *event.Batch) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
 		m.failed++
 		return m.fail
 	}
-	for _, b := range batches {
-		if b.Source != "" && b.Cursor <= m.cursors[b.Source] {
-			b.Skipped = true
-			continue
-		}
-		if b.Source != "" {
-			m.cursors[b.Source] = b.Cursor
-		}
-		for i := range b.Events {
-			b.Events[i].Seq = uint64(len(m.events) + 1)
-			m.events = append(m.events, b.Events[i])
-		}
+	if b.Source != "" && b.Cursor <= m.cursors[b.Source] {
+		b.Skipped = true
+		return nil
 	}
+	if b.Source != "" {
+		m.cursors[b.Source] = b.Cursor
+	}
+	for i := range b.Events {
+		b.Events[i].Seq = uint64(len(m.events) + 1)
+		m.events = append(m.events, b.Events[i])
+	}
+	m.sink(b.Events)
 	return nil
 }
 

@@ -63,3 +63,8 @@ func stale(err error) bool {
 	}
 	return true
 }
+
+func isDriver(err error) bool {
+	var e *driver.Error
+	return errors.As(err, &e)
+}

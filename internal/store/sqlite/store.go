@@ -9,45 +9,80 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/store"
 )
-
-// chunk is how many events one statement inserts when there are so many.
-const chunk = 16
 
 // readers is how many connections read at once at most.
 const readers = 3
 
-// Options say how the file is used.
+// Options say how the file is used. The pragmas are those of
+// sqlite.org/pragma.html.
 type Options struct {
-	// Full makes a commit wait until the disk has it (synchronous FULL), so
-	// that it survives a loss of power. Default false: NORMAL.
-	Full bool
+	// Synchronous is NORMAL (the default: what is committed survives the death
+	// of every process, a loss of power may take the last transactions), FULL
+	// (each commit waits for the disk), EXTRA or OFF.
+	Synchronous string
+	// JournalMode is WAL (the default), or, where shared memory is not to be
+	// had, TRUNCATE, DELETE or PERSIST; readers then wait for the writer.
+	JournalMode string
 	// BusyTimeout is how long to wait for a lock that another program holds.
 	// Default 5s.
 	BusyTimeout time.Duration
 }
 
-// Store is an event.Store in a file.
+func (o Options) filled() (Options, error) {
+	o.Synchronous, o.JournalMode = strings.ToUpper(o.Synchronous), strings.ToUpper(o.JournalMode)
+	if o.Synchronous == "" {
+		o.Synchronous = "NORMAL"
+	}
+	if o.JournalMode == "" {
+		o.JournalMode = "WAL"
+	}
+	if o.BusyTimeout <= 0 {
+		o.BusyTimeout = 5 * time.Second
+	}
+	for _, v := range []struct {
+		field, value string
+		allowed      []string
+	}{
+		{"synchronous", o.Synchronous, []string{"NORMAL", "FULL", "EXTRA", "OFF"}},
+		{"journal_mode", o.JournalMode, []string{"WAL", "TRUNCATE", "DELETE", "PERSIST"}},
+	} {
+		if !slices.Contains(v.allowed, v.value) {
+			e := api.Errorf(api.CodeInvalid, "cannot be %q; it is one of %s", v.value, strings.Join(v.allowed, ", "))
+			e.Field = v.field
+			return o, e
+		}
+	}
+	return o, nil
+}
+
+// Store is a store.Store and an event.Store in a file.
 type Store struct {
 	path   string
 	opts   Options
-	writer *writer // nil after an error that a new connection may cure
+	writer *writer // nil after an error that a new connection may cure; the writer goroutine owns it
 	read   *sql.DB
+	sink   func([]api.Event)
+
+	queue  chan *request
+	closed chan struct{} // closed by Close: no new work
+	ended  chan struct{} // closed by the writer goroutine when it has ended
+	once   sync.Once
+	err    error // of Close
 }
 
-var _ event.Store = (*Store)(nil)
-
-// writer is the one connection that writes and its statements. The goroutine
-// that calls Commit and Trim owns it.
-type writer struct {
-	db                      *sql.DB
-	insert, insertMany      *sql.Stmt
-	last, cursor, setCursor *sql.Stmt
-}
+var (
+	_ event.Store = (*Store)(nil)
+	_ store.Store = (*Store)(nil)
+)
 
 // Open opens or creates the file at path, with mode 0600, and brings its schema
 // up to date. A file of a newer Perdure and a damaged one are CodeFailed; a file
@@ -57,40 +92,39 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the place of %s: %w", path, err)
 	}
-	if o.BusyTimeout <= 0 {
-		o.BusyTimeout = 5 * time.Second
+	if o, err = o.filled(); err != nil {
+		return nil, err
 	}
-	s := &Store{path: path, opts: o}
+	s := &Store{path: path, opts: o, queue: make(chan *request, queueLength), closed: make(chan struct{}), ended: make(chan struct{})}
 	// SQLite gives the -wal and -shm files the mode of this one.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", api.Errorf(api.CodeUnavailable, "cannot open the event log %s", path), err)
+		return nil, fmt.Errorf("%w: %w", api.Errorf(api.CodeUnavailable, "cannot open the database %s", path), err)
 	}
 	if err := f.Close(); err != nil {
-		return nil, s.explain("open the event log", err)
+		return nil, s.explain("open the database", err)
 	}
 	if _, err := s.openWriter(ctx); err != nil {
-		return nil, s.explain("open the event log", err)
+		return nil, s.explain("open the database", err)
 	}
-	s.read, err = s.openDB(`query_only(1)`, `cache_size(-1024)`)
+	s.read, err = s.openDB(nil, `query_only(1)`, `cache_size(-1024)`)
 	if err != nil {
-		return nil, errors.Join(s.explain("open the event log", err), s.writer.close())
+		return nil, errors.Join(s.explain("open the database", err), s.writer.close())
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(1)
+	go s.write() //nolint:contextcheck // it outlives Open: what was handed in is written, and Close waits for it
 	return s, nil
 }
 
 // openDB returns a pool over the file; it does not connect yet.
-func (s *Store) openDB(pragmas ...string) (*sql.DB, error) {
-	q := url.Values{"_txlock": {"immediate"}}
-	sync := "NORMAL"
-	if s.opts.Full {
-		sync = "FULL"
+func (s *Store) openDB(q url.Values, pragmas ...string) (*sql.DB, error) {
+	if q == nil {
+		q = url.Values{}
 	}
 	q["_pragma"] = append([]string{
 		fmt.Sprintf("busy_timeout(%d)", s.opts.BusyTimeout.Milliseconds()),
-		"journal_mode(WAL)", "synchronous(" + sync + ")", "mmap_size(0)",
+		"journal_mode(" + s.opts.JournalMode + ")", "synchronous(" + s.opts.Synchronous + ")", "mmap_size(0)",
 		"journal_size_limit(8388608)", "temp_store(MEMORY)",
 	}, pragmas...)
 	u := url.URL{Path: filepath.ToSlash(s.path)}
@@ -102,20 +136,20 @@ func (s *Store) openWriter(ctx context.Context) (*writer, error) {
 	if s.writer != nil {
 		return s.writer, nil
 	}
-	db, err := s.openDB(`cache_size(-2048)`)
+	db, err := s.openDB(url.Values{"_txlock": {"immediate"}}, `cache_size(-8192)`)
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	w := &writer{db: db}
 	if err := migrate(ctx, db, s.path); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if err := w.prepare(ctx); err != nil {
+	conn, err := db.Conn(ctx)
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s.writer = w
-	return w, nil
+	s.writer = &writer{db: db, conn: conn, stmts: map[string]*sql.Stmt{}}
+	return s.writer, nil
 }
 
 // dropWriter gives the writer up after an error, if a new one may do better.
@@ -128,16 +162,19 @@ func (s *Store) dropWriter(err error) error {
 	return w.close()
 }
 
-func (w *writer) close() error { return w.db.Close() } // closes the statements too
-
-// Close closes the file.
+// Close writes what was handed in and closes the file.
 func (s *Store) Close() error {
-	err := s.read.Close()
-	if s.writer != nil {
-		err = errors.Join(err, s.writer.close())
-		s.writer = nil
-	}
-	return s.explain("close the event log", err)
+	s.once.Do(func() {
+		close(s.closed)
+		<-s.ended
+		err := s.read.Close()
+		if s.writer != nil {
+			err = errors.Join(err, s.writer.close())
+			s.writer = nil
+		}
+		s.err = s.explain("close the database", err)
+	})
+	return s.err
 }
 
 // Check reads the whole file for damage. It takes long for a big file and does
@@ -145,10 +182,30 @@ func (s *Store) Close() error {
 func (s *Store) Check(ctx context.Context) error {
 	var said string
 	if err := s.read.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&said); err != nil {
-		return s.explain("check the event log", err)
+		return s.explain("check the database", err)
 	}
 	if said != "ok" {
-		return api.Errorf(api.CodeFailed, "cannot trust the event log %s: it is damaged (%s); stop Perdure, move it aside and start again", s.path, said)
+		return api.Errorf(api.CodeFailed, "cannot trust the database %s: it is damaged (%s); stop Perdure, move it aside and start again", s.path, said)
+	}
+	return nil
+}
+
+// Backup writes a consistent copy of the file to path while others read and
+// write. path must not exist; when Backup fails nothing is left there.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	// SQLite takes an empty file for a new database, so that this fixes the
+	// mode and refuses what exists.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.Errorf(api.CodeInvalid, "cannot write a backup to %s", path), err)
+	}
+	db, err := s.openDB(nil)
+	if err == nil {
+		_, err = db.ExecContext(ctx, `VACUUM INTO ?`, path)
+		err = errors.Join(err, db.Close())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(s.explain("back up the database", err), os.Remove(path))
 	}
 	return nil
 }

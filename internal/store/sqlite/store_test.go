@@ -15,6 +15,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/store"
 	"github.com/perdure/perdure/internal/store/storetest"
 )
 
@@ -29,11 +30,11 @@ func open(t testing.TB, path string, o Options) *Store {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	for _, full := range []bool{false, true} {
-		t.Run(fmt.Sprintf("full=%v", full), func(t *testing.T) {
+	for _, o := range []Options{{}, {Synchronous: "full"}, {JournalMode: "TRUNCATE"}} {
+		t.Run(o.Synchronous+o.JournalMode, func(t *testing.T) {
 			t.Parallel()
-			storetest.Run(t, func(t *testing.T) event.Store {
-				return open(t, filepath.Join(t.TempDir(), "a b?%23#c.db"), Options{Full: full})
+			storetest.Run(t, func(t *testing.T) storetest.Store {
+				return open(t, filepath.Join(t.TempDir(), "a b?%23#c.db"), o)
 			})
 		})
 	}
@@ -45,7 +46,7 @@ func TestReopenKeepsSequence(t *testing.T) {
 	for i := range uint64(3) {
 		s := open(t, path, Options{})
 		b := &event.Batch{Source: "j", Cursor: i + 1, Events: storetest.Make(1)}
-		if err := s.Commit(t.Context(), []*event.Batch{b}); err != nil {
+		if err := s.Commit(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 		if b.Events[0].Seq != i+1 {
@@ -68,7 +69,7 @@ func TestFilesAreForTheOwnerOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.db")
 	s := open(t, path, Options{})
 	defer s.Close()
-	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(1)}}); err != nil {
+	if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(1)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, end := range []string{"", "-wal", "-shm"} {
@@ -102,7 +103,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p.db")
 	s := open(t, path, Options{})
-	if _, err := s.writer.db.Exec(`INSERT INTO schema_ledger VALUES (99, 'later', 0)`); err != nil {
+	if _, err := s.writer.conn.ExecContext(t.Context(), `INSERT INTO schema_ledger VALUES (99, 'later', 0)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -141,7 +142,7 @@ func TestDamagedPageIsFound(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p.db")
 	s := open(t, path, Options{})
-	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(5000)}}); err != nil {
+	if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(5000)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -180,7 +181,7 @@ func TestLockedFileComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := []*event.Batch{{Source: "j", Cursor: 1, Events: storetest.Make(2)}}
+	b := &event.Batch{Source: "j", Cursor: 1, Events: storetest.Make(2)}
 	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "locked")
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -188,8 +189,8 @@ func TestLockedFileComesBack(t *testing.T) {
 	if err := s.Commit(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	if b[0].Skipped || b[0].Events[0].Seq != 1 {
-		t.Errorf("after the lock: skipped %v, Seq %d; want false, 1", b[0].Skipped, b[0].Events[0].Seq)
+	if b.Skipped || b.Events[0].Seq != 1 {
+		t.Errorf("after the lock: skipped %v, Seq %d; want false, 1", b.Skipped, b.Events[0].Seq)
 	}
 }
 
@@ -199,15 +200,15 @@ func TestFullDiskComesBack(t *testing.T) {
 	s := open(t, path, Options{})
 	defer s.Close()
 	// SQLite says SQLITE_FULL when the file may not grow, as when the disk is full.
-	if _, err := s.writer.db.Exec(`PRAGMA max_page_count = 10`); err != nil {
+	if _, err := s.writer.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 10`); err != nil {
 		t.Fatal(err)
 	}
-	b := []*event.Batch{{Source: "j", Cursor: 1, Events: storetest.Make(5000)}}
+	b := &event.Batch{Source: "j", Cursor: 1, Events: storetest.Make(5000)}
 	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "disk is full")
 	if _, last, err := s.Bounds(t.Context()); err != nil || last != 0 {
 		t.Errorf("after a failure the newest event is %d (%v), want 0", last, err)
 	}
-	if _, err := s.writer.db.Exec(`PRAGMA max_page_count = 1000000`); err != nil {
+	if _, err := s.writer.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 1000000`); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Commit(t.Context(), b); err != nil {
@@ -223,10 +224,10 @@ func TestReadOnlyComesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "p.db")
 	s := open(t, path, Options{})
 	defer s.Close()
-	if _, err := s.writer.db.Exec(`PRAGMA query_only = 1`); err != nil {
+	if _, err := s.writer.conn.ExecContext(t.Context(), `PRAGMA query_only = 1`); err != nil {
 		t.Fatal(err)
 	}
-	b := []*event.Batch{{Events: storetest.Make(1)}}
+	b := &event.Batch{Events: storetest.Make(1)}
 	wantError(t, s.Commit(t.Context(), b), api.CodeUnavailable, path, "cannot be written")
 	// The next try uses a new connection.
 	if err := s.Commit(t.Context(), b); err != nil {
@@ -238,14 +239,19 @@ func TestReadersDoNotWaitForTheWriter(t *testing.T) {
 	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{})
 	defer s.Close()
-	if err := s.Commit(t.Context(), []*event.Batch{{Events: storetest.Make(10)}}); err != nil {
+	if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(10)}); err != nil {
 		t.Fatal(err)
 	}
-	tx, err := s.writer.db.Begin() // takes the write lock and keeps it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback()
+	// The write lock is taken and kept.
+	holding, release, released := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		released <- s.Update(context.Background(), func(store.Tx) error {
+			close(holding)
+			<-release
+			return nil
+		})
+	}()
+	<-holding
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
@@ -256,6 +262,10 @@ func TestReadersDoNotWaitForTheWriter(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	close(release)
+	if err := <-released; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPlansUseTheIndexes(t *testing.T) {
@@ -302,7 +312,7 @@ func BenchmarkCommit(b *testing.B) {
 			}
 			total := 0
 			for b.Loop() {
-				if err := s.Commit(b.Context(), []*event.Batch{{Events: events}}); err != nil {
+				if err := s.Commit(b.Context(), &event.Batch{Events: events}); err != nil {
 					b.Fatal(err)
 				}
 				total += n
@@ -310,4 +320,79 @@ func BenchmarkCommit(b *testing.B) {
 			b.ReportMetric(float64(total)/b.Elapsed().Seconds(), "events/s")
 		})
 	}
+}
+
+func TestBackupIsWholeWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "p.db"), Options{})
+	defer s.Close()
+	if err := s.Commit(t.Context(), &event.Batch{Source: "j", Cursor: 3, Events: storetest.Make(300)}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = s.Commit(ctx, &event.Batch{Events: storetest.Make(2)})
+		}
+	})
+	path := filepath.Join(dir, "copy.db")
+	if err := s.Backup(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Backup(t.Context(), path), api.CodeInvalid, path, "exists")
+	if runtime.GOOS != "windows" {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the copy has %v, %v; want mode 600", info, err)
+		}
+	}
+	c := open(t, path, Options{})
+	defer c.Close()
+	if err := c.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	first, last, err := c.Bounds(t.Context())
+	cursor, err2 := c.Cursor(t.Context(), "j")
+	if err != nil || err2 != nil || first != 1 || last < 300 || cursor != 3 {
+		t.Errorf("the copy has events %d to %d, cursor %d (%v, %v)", first, last, cursor, err, err2)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	for field, o := range map[string]Options{"synchronous": {Synchronous: "sometimes"}, "journal_mode": {JournalMode: "memory"}} {
+		_, err := Open(t.Context(), filepath.Join(t.TempDir(), "p.db"), o)
+		wantError(t, err, api.CodeInvalid, field, "it is one of")
+	}
+	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{Synchronous: "full", JournalMode: "delete", BusyTimeout: 77 * time.Millisecond})
+	defer s.Close()
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "delete", "busy_timeout": "77"} {
+		var got string
+		err := s.Update(t.Context(), func(tx store.Tx) error { return tx.Row(t.Context(), `PRAGMA `+pragma).Scan(&got) })
+		if err != nil || got != want {
+			t.Errorf("%s = %s, %v; want %s", pragma, got, err, want)
+		}
+	}
+}
+
+func BenchmarkUpdate(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "p.db"), Options{})
+	defer s.Close()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			err := s.Update(context.Background(), func(tx store.Tx) error {
+				_, err := tx.Exec(context.Background(), `INSERT INTO source (name, cursor) VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET cursor = cursor + 1`, "x")
+				return err
+			})
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
 }

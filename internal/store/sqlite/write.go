@@ -2,154 +2,105 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"strings"
 	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/store"
 )
 
-const columns = `seq, time, type, process_id, name, generation, data`
+const (
+	columns = `seq, time, type, process_id, name, generation, data`
+	width   = 7 // columns
+	// chunk is how many events one statement inserts when there are so many.
+	chunk = 16
+)
 
-func (w *writer) prepare(ctx context.Context) error {
-	row := `(?, ?, ?, ?, ?, ?, ?)`
-	for _, p := range []struct {
-		to   **sql.Stmt
-		text string
-	}{
-		{&w.insert, `INSERT INTO event (` + columns + `) VALUES ` + row},
-		{&w.insertMany, `INSERT INTO event (` + columns + `) VALUES ` + strings.Repeat(row+`, `, chunk-1) + row},
-		{&w.last, `SELECT coalesce(max(seq), 0) FROM event`},
-		{&w.cursor, `SELECT coalesce((SELECT cursor FROM source WHERE name = ?), 0)`},
-		{&w.setCursor, `INSERT INTO source (name, cursor) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor`},
-	} {
-		stmt, err := w.db.PrepareContext(ctx, p.text)
+// Commit appends a batch. Batches of many callers share a transaction.
+func (s *Store) Commit(ctx context.Context, b *event.Batch) error {
+	return s.submit(ctx, &request{batch: b})
+}
+
+// Notify sets the sink of committed events.
+func (s *Store) Notify(sink func([]api.Event)) { s.sink = sink }
+
+// take moves the cursor of a batch and lines its events up. Skipped and Seq
+// count only when the transaction is committed.
+func (w *writer) take(ctx context.Context, b *event.Batch) error {
+	b.Skipped = false
+	if b.Source != "" {
+		n, err := w.exec(ctx, `INSERT INTO source (name, cursor) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor WHERE excluded.cursor > cursor`, b.Source, int64(b.Cursor))
 		if err != nil {
 			return err
 		}
-		*p.to = stmt
+		if b.Skipped = n == 0; b.Skipped {
+			return nil
+		}
+	}
+	for i := range b.Events {
+		w.pending = append(w.pending, &b.Events[i])
 	}
 	return nil
 }
 
-// Commit appends the batches in one transaction.
-func (s *Store) Commit(ctx context.Context, batches []*event.Batch) error {
-	w, err := s.openWriter(ctx)
-	if err == nil {
-		err = w.commit(ctx, batches)
+// insertPending inserts the events of all requests of the group together.
+func (w *writer) insertPending(ctx context.Context) error {
+	if len(w.pending) == 0 {
+		return nil
 	}
-	if err != nil {
-		return errors.Join(s.explain("write to the event log", err), s.dropWriter(err))
-	}
-	return nil
-}
-
-// commit sets Skipped and Seq as it goes; they count only when it succeeds.
-func (w *writer) commit(ctx context.Context, batches []*event.Batch) error {
-	tx, err := w.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // after Commit it does nothing
 	var last uint64
-	if err := tx.StmtContext(ctx, w.last).QueryRowContext(ctx).Scan(&last); err != nil {
+	if err := (reader{w}).Row(ctx, `SELECT coalesce(max(seq), 0) FROM event`).Scan(&last); err != nil {
 		return err
 	}
-	in := inserter{tx: tx, one: tx.StmtContext(ctx, w.insert), many: tx.StmtContext(ctx, w.insertMany)}
-	for _, b := range batches {
-		b.Skipped = false
-		if b.Source != "" {
-			if err := w.moveCursor(ctx, tx, b); err != nil {
-				return err
-			}
+	for i, e := range w.pending {
+		e.Seq = last + uint64(i) + 1
+	}
+	rest := w.pending
+	for len(rest) >= chunk {
+		if err := w.insert(ctx, insertMany, rest[:chunk]); err != nil {
+			return err
 		}
-		if b.Skipped {
-			continue
-		}
-		for i := range b.Events {
-			last++
-			b.Events[i].Seq = last
-			if err := in.add(ctx, &b.Events[i]); err != nil {
-				return err
-			}
-		}
+		rest = rest[chunk:]
 	}
-	if err := in.flush(ctx); err != nil {
-		return err
-	}
-	return tx.Commit()
-}
-
-func (w *writer) moveCursor(ctx context.Context, tx *sql.Tx, b *event.Batch) error {
-	var have uint64
-	if err := tx.StmtContext(ctx, w.cursor).QueryRowContext(ctx, b.Source).Scan(&have); err != nil {
-		return err
-	}
-	if b.Cursor <= have {
-		b.Skipped = true
-		return nil
-	}
-	_, err := tx.StmtContext(ctx, w.setCursor).ExecContext(ctx, b.Source, int64(b.Cursor))
-	return err
-}
-
-// inserter gathers events so that one statement inserts many.
-type inserter struct {
-	tx        *sql.Tx
-	one, many *sql.Stmt
-	args      []any
-}
-
-const width = 7 // columns
-
-func (in *inserter) add(ctx context.Context, e *api.Event) error {
-	var data any
-	if len(e.Data) > 0 {
-		data = []byte(e.Data)
-	}
-	in.args = append(in.args, int64(e.Seq), e.Time.UnixNano(), e.Type, e.ProcessID, e.Name, int64(e.Generation), data)
-	if len(in.args) < chunk*width {
-		return nil
-	}
-	_, err := in.many.ExecContext(ctx, in.args...)
-	in.args = in.args[:0]
-	return err
-}
-
-func (in *inserter) flush(ctx context.Context) error {
-	for i := 0; i < len(in.args); i += width {
-		if _, err := in.one.ExecContext(ctx, in.args[i:i+width]...); err != nil {
+	for i := range rest {
+		if err := w.insert(ctx, insertOne, rest[i:i+1]); err != nil {
 			return err
 		}
 	}
-	in.args = in.args[:0]
 	return nil
 }
 
-// Trim removes old events in one transaction.
-func (s *Store) Trim(ctx context.Context, seq uint64, before time.Time, limit int) (int, uint64, error) {
-	w, err := s.openWriter(ctx)
-	var n int
-	var first uint64
-	if err == nil {
-		n, first, err = w.trim(ctx, seq, before, limit)
+const insertOne = `INSERT INTO event (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`
+
+var insertMany = insertOne + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?)`, chunk-1) //ok: a constant that the language cannot write
+
+func (w *writer) insert(ctx context.Context, query string, events []*api.Event) error {
+	w.args = w.args[:0]
+	for _, e := range events {
+		var data any
+		if len(e.Data) > 0 {
+			data = []byte(e.Data)
+		}
+		w.args = append(w.args, int64(e.Seq), e.Time.UnixNano(), e.Type, e.ProcessID, e.Name, int64(e.Generation), data)
 	}
-	if err != nil {
-		return 0, 0, errors.Join(s.explain("remove old events from", err), s.dropWriter(err))
-	}
-	return n, first, nil
+	_, err := w.exec(ctx, query, w.args...)
+	return err
 }
 
-func (w *writer) trim(ctx context.Context, seq uint64, before time.Time, limit int) (int, uint64, error) {
-	tx, err := w.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer tx.Rollback() // after Commit it does nothing
+// Trim removes old events in one transaction.
+func (s *Store) Trim(ctx context.Context, seq uint64, before time.Time, limit int) (n int, first uint64, err error) {
+	err = s.Update(ctx, func(t store.Tx) error {
+		n, first, err = trim(ctx, t, seq, before, limit)
+		return err
+	})
+	return n, first, err
+}
+
+func trim(ctx context.Context, t store.Tx, seq uint64, before time.Time, limit int) (int, uint64, error) {
 	var first, last uint64
-	err = tx.QueryRowContext(ctx, `SELECT coalesce((SELECT min(seq) FROM event), 0), coalesce((SELECT max(seq) FROM event), 0)`).Scan(&first, &last)
+	err := t.Row(ctx, `SELECT coalesce((SELECT min(seq) FROM event), 0), coalesce((SELECT max(seq) FROM event), 0)`).Scan(&first, &last)
 	if err != nil || last == 0 {
 		return 0, 0, err
 	}
@@ -159,20 +110,18 @@ func (w *writer) trim(ctx context.Context, seq uint64, before time.Time, limit i
 	if !before.IsZero() {
 		when = before.UnixNano()
 	}
-	var found sql.Null[int64]
-	err = tx.QueryRowContext(ctx, `SELECT min(seq) FROM (SELECT seq FROM event WHERE seq > ? AND seq < ? AND time >= ? ORDER BY seq LIMIT 1)`,
+	var found uint64
+	err = t.Row(ctx, `SELECT coalesce((SELECT seq FROM event WHERE seq > $1 AND seq < $2 AND time >= $3 ORDER BY seq LIMIT 1), 0)`,
 		int64(seq), int64(stay), when).Scan(&found)
 	if err != nil {
 		return 0, 0, err
 	}
-	if found.Valid {
-		stay = uint64(found.V)
+	if found > 0 {
+		stay = found
 	}
 	if stay <= first {
 		return 0, first, nil
 	}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM event WHERE seq < ?`, int64(stay)); err != nil {
-		return 0, 0, err
-	}
-	return int(stay - first), stay, tx.Commit()
+	_, err = t.Exec(ctx, `DELETE FROM event WHERE seq < $1`, int64(stay))
+	return int(stay - first), stay, err
 }

@@ -1,4 +1,5 @@
-// Package storetest is the contract of event.Store as a test. Every store runs it.
+// Package storetest is the contract of store.Store and of event.Store as a test.
+// Every store runs it.
 package storetest
 
 import (
@@ -10,13 +11,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/store"
 )
 
+// Store is what a database of Perdure's does.
+type Store interface {
+	store.Store
+	event.Store
+}
+
 // Run tests a store. open returns a new, empty store each time; Run closes it.
-func Run(t *testing.T, open func(t *testing.T) event.Store) {
+func Run(t *testing.T, open func(t *testing.T) Store) {
 	for _, c := range []struct {
 		name string
-		test func(*testing.T, event.Store)
+		test func(*testing.T, Store)
 	}{
 		{"empty", testEmpty},
 		{"sequence has no gap", testSequence},
@@ -26,6 +34,12 @@ func Run(t *testing.T, open func(t *testing.T) event.Store) {
 		{"select", testSelect},
 		{"types", testTypes},
 		{"trim", testTrim},
+		{"update", testUpdate},
+		{"a failed update leaves nothing", testUpdateFails},
+		{"many", testMany},
+		{"view is a snapshot", testSnapshot},
+		{"the sink hears everything in order", testSink},
+		{"hooks run after the commit only", testHooks},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -64,9 +78,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func commit(t *testing.T, s event.Store, events []api.Event) {
+func commit(t *testing.T, s Store, events []api.Event) {
 	t.Helper()
-	must(t, s.Commit(t.Context(), []*event.Batch{{Events: events}}))
+	must(t, s.Commit(t.Context(), &event.Batch{Events: events}))
 }
 
 func seqs(events []api.Event) []uint64 {
@@ -77,7 +91,7 @@ func seqs(events []api.Event) []uint64 {
 	return out
 }
 
-func testEmpty(t *testing.T, s event.Store) {
+func testEmpty(t *testing.T, s Store) {
 	first, last, err := s.Bounds(t.Context())
 	must(t, err)
 	if first != 0 || last != 0 {
@@ -98,15 +112,15 @@ func testEmpty(t *testing.T, s event.Store) {
 	}
 }
 
-func testSequence(t *testing.T, s event.Store) {
+func testSequence(t *testing.T, s Store) {
 	want := uint64(0)
 	for _, sizes := range [][]int{{1}, {0, 3}, {100, 17, 1}, {33}} {
 		var batches []*event.Batch
 		for _, n := range sizes {
 			batches = append(batches, &event.Batch{Events: Make(n)})
 		}
-		must(t, s.Commit(t.Context(), batches))
 		for _, b := range batches {
+			must(t, s.Commit(t.Context(), b))
 			for _, e := range b.Events {
 				if want++; e.Seq != want {
 					t.Fatalf("Seq = %d, want %d", e.Seq, want)
@@ -131,13 +145,13 @@ func testSequence(t *testing.T, s event.Store) {
 	}
 }
 
-func testRoundTrip(t *testing.T, s event.Store) {
+func testRoundTrip(t *testing.T, s Store) {
 	want := []api.Event{
 		{Type: "process.exited", Time: Base(), ProcessID: "proc_1_ab", Name: "web", Generation: 7, Data: []byte(`{"code":137,"text":"é\n"}`)},
 		{Type: "server.started", Time: Base().Add(-time.Hour)},
 	}
 	b := &event.Batch{Events: want}
-	must(t, s.Commit(t.Context(), []*event.Batch{b}))
+	must(t, s.Commit(t.Context(), b))
 	got, err := s.Select(t.Context(), event.Selection{Through: 2, Limit: 10})
 	must(t, err)
 	if diff := cmp.Diff(b.Events, got); diff != "" {
@@ -145,7 +159,7 @@ func testRoundTrip(t *testing.T, s event.Store) {
 	}
 }
 
-func testCursor(t *testing.T, s event.Store) {
+func testCursor(t *testing.T, s Store) {
 	from := func(source string, cursor uint64, n int) *event.Batch {
 		return &event.Batch{Source: source, Cursor: cursor, Events: Make(n)}
 	}
@@ -160,8 +174,8 @@ func testCursor(t *testing.T, s event.Store) {
 		{[]*event.Batch{from("b", 1, 1), {Events: Make(1)}}, []bool{false, false}, 5},
 		{[]*event.Batch{from("a", 9, 0)}, []bool{false}, 5},
 	} {
-		must(t, s.Commit(t.Context(), c.batches))
 		for j, b := range c.batches {
+			must(t, s.Commit(t.Context(), b))
 			if b.Skipped != c.skipped[j] {
 				t.Errorf("commit %d: batch %d skipped = %v, want %v", i, j, b.Skipped, c.skipped[j])
 			}
@@ -181,11 +195,11 @@ func testCursor(t *testing.T, s event.Store) {
 	}
 }
 
-func testCancelled(t *testing.T, s event.Store) {
+func testCancelled(t *testing.T, s Store) {
 	commit(t, s, Make(3))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Commit(ctx, []*event.Batch{{Source: "a", Cursor: 1, Events: Make(2)}}); err == nil {
+	if err := s.Commit(ctx, &event.Batch{Source: "a", Cursor: 1, Events: Make(2)}); err == nil {
 		t.Error("Commit with an ended context succeeded")
 	}
 	cursor, err := s.Cursor(t.Context(), "a")
@@ -194,13 +208,13 @@ func testCancelled(t *testing.T, s event.Store) {
 		t.Errorf("the cursor moved to %d", cursor)
 	}
 	b := &event.Batch{Events: Make(1)}
-	must(t, s.Commit(t.Context(), []*event.Batch{b}))
+	must(t, s.Commit(t.Context(), b))
 	if b.Events[0].Seq != 4 {
 		t.Errorf("Seq after a failure = %d, want 4", b.Events[0].Seq)
 	}
 }
 
-func testSelect(t *testing.T, s event.Store) {
+func testSelect(t *testing.T, s Store) {
 	commit(t, s, Make(12))
 	for _, c := range []struct {
 		name string
@@ -228,7 +242,7 @@ func testSelect(t *testing.T, s event.Store) {
 	}
 }
 
-func testTypes(t *testing.T, s event.Store) {
+func testTypes(t *testing.T, s Store) {
 	var events []api.Event
 	var want []string
 	for i := range 40 {
@@ -244,7 +258,7 @@ func testTypes(t *testing.T, s event.Store) {
 	}
 }
 
-func testTrim(t *testing.T, s event.Store) {
+func testTrim(t *testing.T, s Store) {
 	commit(t, s, Make(20))
 	for i, c := range []struct {
 		seq     uint64
@@ -273,7 +287,7 @@ func testTrim(t *testing.T, s event.Store) {
 		}
 	}
 	b := &event.Batch{Events: Make(1)}
-	must(t, s.Commit(t.Context(), []*event.Batch{b}))
+	must(t, s.Commit(t.Context(), b))
 	if b.Events[0].Seq != 21 {
 		t.Errorf("Seq after everything was trimmed = %d, want 21", b.Events[0].Seq)
 	}
