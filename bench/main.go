@@ -75,6 +75,9 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	raiseFiles()
+	if err := lookFirst("bin/peers"); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "perdure-bench-")
 	if err != nil {
 		return err
@@ -141,6 +144,16 @@ func choose(ctx context.Context, b *bench, names string, rep *report) []peer {
 		out = append(out, p)
 	}
 	return out
+}
+
+// lookFirst has commands looked up in a folder before the rest of the PATH;
+// scripts/peers.sh installs peers there.
+func lookFirst(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	return os.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 }
 
 // raiseFiles lets us hold a pidfd of each of a thousand programs, and lets the

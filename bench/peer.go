@@ -195,7 +195,7 @@ func versionOf(ctx context.Context, argv ...string) (string, error) {
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		return "", errors.New("is not installed")
 	}
-	text, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	text, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
 	for _, word := range strings.Fields(string(text)) {
 		if strings.ContainsAny(word, "0123456789") {
 			return strings.Trim(word, ",;()"), nil

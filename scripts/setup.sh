@@ -3,6 +3,7 @@
 # Debian's packages when this runs as root where apt is. Quick when all is there.
 # With --race also a C compiler, which the race detector needs.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 have() { command -v "$1" >/dev/null 2>&1 || [[ -x /usr/sbin/$1 ]]; }
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
@@ -28,15 +29,6 @@ if ! have apt-get || ((EUID != 0)); then
 	exit 0
 fi
 
-# The packages' own daemons shall not start: the tests run theirs.
-policy=/usr/sbin/policy-rc.d
-if [[ ! -e $policy ]]; then
-	trap 'rm -f "$policy"' EXIT
-	printf '#!/bin/sh\nexit 101\n' >"$policy"
-	chmod 755 "$policy"
-fi
-export DEBIAN_FRONTEND=noninteractive
 echo "setup: installing ${missing[*]}"
-apt-get update -qq </dev/null
-apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+scripts/apt-install.sh "${missing[@]}"
 echo "setup: done"
