@@ -6,41 +6,123 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
+	"path/filepath"
+	"time"
 )
 
 // ErrHeld is returned by Take when somebody else holds the lock.
 var ErrHeld = errors.New("the lock is held")
 
-// Lock is a lock that is held.
-type Lock struct{ f *os.File }
+// ErrReplaced is returned by Check when the path leads to another file now, or
+// to none: whoever looks there does not see that the lock is held.
+var ErrReplaced = errors.New("it was removed or replaced")
 
-// Take takes the lock file at path and writes the caller's pid into it. When it
-// is held, the error wraps ErrHeld and names the holder's pid. The file stays
-// when the lock is released: removing it would let two owners hold two files.
+// Lock is a lock that is held.
+type Lock struct {
+	f    *os.File
+	path string
+}
+
+// dying bounds the wait for an owner that has given the lock back but not yet
+// ended: the kernel closes the files of a dying process before it is gone.
+const dying = 2 * time.Second
+
+// Take takes the lock file at path and writes into it who the caller is. When
+// the lock is held, the error wraps ErrHeld and names the holder. A file that a
+// dead owner has left is taken over. Where the file system keeps no locks, or
+// the owner that the file names lives although the lock is free, Take fails: a
+// lock that does not lock is none. The file stays when the lock is released:
+// removing it would let two owners hold two files.
 func Take(path string) (*Lock, error) {
+	for {
+		l, err := take(path)
+		if err != nil {
+			return nil, err
+		}
+		// Between open and lock somebody may have put another file there.
+		if l.Check() == nil {
+			return l, nil
+		}
+		_ = l.f.Close() // nothing but the owner was written, to a file that is gone
+	}
+}
+
+func take(path string) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(f); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("cannot lock %s (pid %d has it): %w", path, Holder(path), err)
-	}
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	if err = tryLock(f); err != nil {
+		err = explain(path, err)
+	} else {
+		err = succeed(f)
 	}
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("cannot write %s: %w", path, err)
+		_ = f.Close() // nothing was written
+		return nil, err
 	}
-	return &Lock{f}, nil
+	self().write(f)
+	return &Lock{f, path}, nil
+}
+
+// succeed waits for the end of the owner before, if the file names one.
+func succeed(f *os.File) error {
+	before := readOwner(f)
+	if before.PID == os.Getpid() {
+		return nil
+	}
+	late := time.NewTimer(dying)
+	defer late.Stop()
+	for before.lives() {
+		again := time.NewTimer(5 * time.Millisecond)
+		select {
+		case <-again.C:
+		case <-late.C:
+			again.Stop()
+			return fmt.Errorf("cannot lock %s: it is free, but its owner (%s) lives; does its file system keep locks? "+
+				"choose a --state-dir on a local disk", f.Name(), before)
+		}
+	}
+	return nil
+}
+
+// explain says why a lock cannot be had.
+func explain(path string, err error) error {
+	if !errors.Is(err, ErrHeld) {
+		if unsupported(err) {
+			return fmt.Errorf("cannot lock %s: the file system of %s keeps no locks; choose a --state-dir on a local disk: %w",
+				path, filepath.Dir(path), err)
+		}
+		return fmt.Errorf("cannot lock %s: %w", path, err)
+	}
+	owner := Read(path)
+	if owner.dead() {
+		return fmt.Errorf("cannot lock %s: its owner (%s) is dead, but a program that it started has inherited the lock%s: %w",
+			path, owner, inheritors(path), err)
+	}
+	return fmt.Errorf("cannot lock %s (%s has it): %w", path, owner, err)
+}
+
+// Check returns an error that wraps ErrReplaced when the file at the lock's path
+// is no longer the one that is locked. Then somebody else may hold a lock there.
+func (l *Lock) Check() error {
+	there, err := os.Stat(l.path)
+	if err == nil {
+		var ours os.FileInfo
+		if ours, err = l.f.Stat(); err == nil && os.SameFile(there, ours) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot tell whether %s is still ours: %w", l.path, err)
+	}
+	return fmt.Errorf("%s is not the file that we hold: %w", l.path, ErrReplaced)
 }
 
 // Release frees the lock, also where a child that is being started holds a copy
-// of the descriptor for the moment between fork and exec.
-func (l *Lock) Release() error { return errors.Join(unlock(l.f), l.f.Close()) }
+// of the descriptor for the moment between fork and exec. The file names no
+// owner any more.
+func (l *Lock) Release() error { return errors.Join(l.f.Truncate(0), unlock(l.f), l.f.Close()) }
 
 // Held reports whether somebody holds the lock at path, and who: the pid is 0
 // when the file does not say.
@@ -53,18 +135,5 @@ func Held(path string) (pid int, held bool) {
 	if err := tryLock(f); err == nil {
 		return 0, false
 	}
-	return Holder(path), true
-}
-
-// Holder is the pid that the file at path names, 0 when it names none.
-func Holder(path string) int {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return 0
-	}
-	return pid
+	return readOwner(f).PID, true
 }

@@ -19,5 +19,11 @@ func tryLock(f *os.File) error {
 	return err
 }
 
+// unsupported says that the file system keeps no locks, as flock(2), the NFS and
+// FUSE tell it.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
 // unlock ends the lock for every copy of the descriptor (flock(2)).
 func unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }

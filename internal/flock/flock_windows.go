@@ -18,6 +18,8 @@ func tryLock(f *os.File) error {
 	return err
 }
 
+func unsupported(error) bool { return false }
+
 // unlock has nothing to do: no other process gets the handle, and its end frees
 // the lock.
 func unlock(*os.File) error { return nil }

@@ -73,7 +73,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	p := probe.NewRunner(probe.Options{})
 	closers = append(closers, func() error { p.Close(); return nil })
 
-	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, j, p)
+	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, ownedLog{j, held}, p)
 	s.closers, s.notes, s.journalID, s.runDir = closers, h.Notes(), id, run
 	if s.bootID, err = proc.BootID(); err != nil {
 		return nil, err
