@@ -6,9 +6,12 @@ import "time"
 type Info struct {
 	Version string `json:"version"`
 	// PID is the server's, SupervisorPID the supervisor's (0 when it is away).
-	PID           int       `json:"pid"`
-	SupervisorPID int       `json:"supervisor_pid"`
-	StartedAt     time.Time `json:"started_at"`
+	PID           int `json:"pid"`
+	SupervisorPID int `json:"supervisor_pid"`
+	// SupervisorAway says why there is no supervisor, and when the next one is
+	// tried; empty when there is one.
+	SupervisorAway string    `json:"supervisor_away,omitempty"`
+	StartedAt      time.Time `json:"started_at"`
 	// StateDir is where its files are; Files are the configuration files.
 	StateDir string   `json:"state_dir"`
 	Files    []string `json:"files,omitempty"`

@@ -23,11 +23,10 @@ const waitDefault = time.Minute
 
 // Info implements httpapi.Backend.
 func (s *Server) Info(context.Context) (api.Info, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	info := api.Info{Version: s.o.Version, PID: os.Getpid(), StartedAt: s.started, StateDir: s.o.StateDir, Files: s.o.Files}
-	if s.sup != nil {
-		info.SupervisorPID = s.supInfo.PID
+	sup, away, _ := s.att.told()
+	if info.SupervisorAway = away; away == "" {
+		info.SupervisorPID = sup.PID
 	}
 	return info, nil
 }
@@ -122,15 +121,13 @@ func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, e
 	if err != nil {
 		return api.Process{}, err
 	}
-	sup, err := s.supervisor()
+	err = s.ask(ctx, true, func(sup control.Supervisor) error {
+		if _, err := sup.Apply(ctx, control.ApplyRequest{Definitions: []api.Definition{full}, Source: sourceAPI}); err != nil {
+			return err
+		}
+		return s.load(ctx, sup)
+	})
 	if err != nil {
-		return api.Process{}, err
-	}
-	_, err = sup.Apply(ctx, control.ApplyRequest{Definitions: []api.Definition{full}, Source: sourceAPI})
-	if err != nil {
-		return api.Process{}, err
-	}
-	if err := s.load(ctx); err != nil {
 		return api.Process{}, err
 	}
 	return s.Process(ctx, def.Name)
@@ -148,11 +145,11 @@ func invalid(findings []api.Finding) error {
 
 // Remove implements httpapi.Backend.
 func (s *Server) Remove(ctx context.Context, name string) error {
-	sup, err := s.supervisor()
-	if err != nil {
-		return err
+	_, _, _, absent := s.table.get(name)
+	rec, err := s.order(ctx, control.Command{Verb: "remove", Name: name})
+	if api.CodeOf(err) == api.CodeNotFound && absent == nil {
+		return nil // a supervisor that died has removed it already
 	}
-	rec, err := sup.Command(ctx, control.Command{Verb: "remove", Name: name})
 	if err != nil {
 		return err
 	}
@@ -168,15 +165,11 @@ func (s *Server) Remove(ctx context.Context, name string) error {
 
 // Command implements httpapi.Backend.
 func (s *Server) Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error) {
-	sup, err := s.supervisor()
-	if err != nil {
-		return api.Process{}, err
-	}
 	before, _, _, err := s.table.get(name)
 	if err != nil {
 		return api.Process{}, err
 	}
-	rec, err := sup.Command(ctx, control.Command{Verb: req.Verb, Name: name, Signal: req.Signal, Force: req.Force})
+	rec, err := s.order(ctx, control.Command{Verb: req.Verb, Name: name, Signal: req.Signal, Force: req.Force})
 	if err != nil {
 		return api.Process{}, err
 	}
@@ -192,6 +185,17 @@ func (s *Server) Command(ctx context.Context, name string, req api.CommandReques
 		def = rec.Definition
 	}
 	return s.show(rec, def), nil
+}
+
+// order gives a command to the supervisor. A restart and a signal are not given
+// twice: when the supervisor dies under them, that is told.
+func (s *Server) order(ctx context.Context, cmd control.Command) (rec control.Record, err error) {
+	again := cmd.Verb != "restart" && cmd.Verb != "signal"
+	err = s.ask(ctx, again, func(sup control.Supervisor) error {
+		rec, err = sup.Command(ctx, cmd)
+		return err
+	})
+	return rec, err
 }
 
 // outcome says when a command has come true. It judges only records that are

@@ -15,7 +15,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	ok := func(format string, args ...any) { out = append(out, finding("ok", "", format, args...)) }
 	bad := func(hint, format string, args ...any) { out = append(out, finding("error", hint, format, args...)) }
 	ok("the server runs (pid %d)", os.Getpid())
-	sup, err := s.supervisor()
+	sup, err := s.att.get()
 	if err != nil {
 		bad("see supervisor.log in "+s.o.StateDir, "%v", err)
 		return out, nil

@@ -10,7 +10,8 @@ import (
 type ending struct {
 	asked    chan struct{} // closed when a process asked for the end
 	stopping chan struct{} // closed when a shutdown begins
-	stopped  chan struct{} // closed when everything is proven gone
+	done     chan struct{} // closed when the supervisor has said that everything is gone
+	stopped  chan struct{} // closed when that is told, and with it the last events
 	read     chan struct{} // closed when the journal is not read any more
 
 	mu       sync.Mutex // orders the steps
@@ -18,7 +19,7 @@ type ending struct {
 }
 
 func newEnding() *ending {
-	return &ending{asked: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}),
+	return &ending{asked: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}), stopped: make(chan struct{}),
 		read: make(chan struct{})}
 }
 
@@ -43,7 +44,10 @@ func (e *ending) code() (int, bool) {
 // begin marks that a shutdown begins, and says whether it is the first one.
 func (e *ending) begin() bool { return e.once(e.stopping) }
 
-// reach marks that everything is proven gone.
+// finish marks that everything is proven gone.
+func (e *ending) finish() { e.once(e.done) }
+
+// reach marks that the end is told.
 func (e *ending) reach() { e.once(e.stopped) }
 
 // readToEnd marks that the journal is not read any more.

@@ -12,9 +12,8 @@ import (
 
 // source is the name under which the event log keeps the cursor of a journal.
 func (s *Server) source() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return "supervisor/" + s.supInfo.Journal
+	info, _, _ := s.att.told()
+	return "supervisor/" + info.Journal
 }
 
 // maxBatch bounds the entries of one transaction.

@@ -81,7 +81,7 @@ func TestEmbeddedSupervisorIsKept(t *testing.T) {
 		s := serve(t, f, m)
 		f.add(running("web", 1), false, "process.ready")
 		pass(5 * time.Second)
-		if sup, err := s.supervisor(); err != nil || sup != control.Supervisor(f) {
+		if sup, err := s.att.get(); err != nil || sup != control.Supervisor(f) {
 			t.Errorf("supervisor %v, %v", sup, err)
 		}
 		f.mu.Lock()
@@ -152,7 +152,7 @@ func TestTableIsNeverOlderThanAnEntry(t *testing.T) {
 			f.add(in("old", api.StateStopped, api.DesiredStopped), true, "process.removed")
 			synctest.Wait() // all of it has been read while the list is on its way
 		}
-		if err := s.load(context.Background()); err != nil {
+		if err := s.loadNow(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		if rec, _, _, err := s.table.get("web"); err != nil || rec.State.Generation != 2 {

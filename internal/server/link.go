@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -24,18 +25,45 @@ type link struct {
 	command []string // starts a supervisor; "--state-dir DIR" is appended
 	logger  *slog.Logger
 	host    *proc.Host // runs the supervisor and nothing else
+	// The last two supervisors that were started here, the newest last. They
+	// belong to the one goroutine that connects.
+	started [2]*launched
+}
+
+// launched is a supervisor that was started here.
+type launched struct {
+	pid  int
+	exit atomic.Pointer[proc.Exit] // nil while it lives
+}
+
+// lives implements finder.
+func (l *link) lives() bool {
+	_, held := flock.Held(l.lock())
+	return held
+}
+
+func (l *link) lock() string { return filepath.Join(l.dir, "supervisor.lock") }
+
+// exitOf implements finder.
+func (l *link) exitOf(pid int) *proc.Exit {
+	for _, c := range l.started {
+		if c != nil && c.pid == pid {
+			return c.exit.Load()
+		}
+	}
+	return nil
 }
 
 // connectPatience bounds the wait for a supervisor that holds its lock but does
 // not answer (yet).
 const connectPatience = 10 * time.Second
 
-// connect returns a client of the supervisor. Fresh says that it was started now.
-func (l *link) connect(ctx context.Context) (_ *control.Client, fresh bool, err error) {
+// connect implements finder.
+func (l *link) connect(ctx context.Context) (_ control.Supervisor, fresh bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
 	path := supervisor.SocketPath(l.dir)
-	for {
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		c, err := control.Dial(ctx, path)
 		if err == nil {
 			return c, fresh, nil
@@ -43,7 +71,7 @@ func (l *link) connect(ctx context.Context) (_ *control.Client, fresh bool, err 
 		if code := api.CodeOf(err); code == api.CodeConflict || code == api.CodeDenied {
 			return nil, false, err
 		}
-		pid, held := flock.Held(filepath.Join(l.dir, "supervisor.lock"))
+		pid, held := flock.Held(l.lock())
 		switch {
 		case !held:
 			if err := l.start(ctx); err != nil {
@@ -53,7 +81,7 @@ func (l *link) connect(ctx context.Context) (_ *control.Client, fresh bool, err 
 		default:
 			// It is coming up or going down; there is no event to wait for.
 			select {
-			case <-time.After(20 * time.Millisecond):
+			case <-time.After(wait):
 			case <-ctx.Done():
 				return nil, false, fmt.Errorf("cannot reach the supervisor (pid %d has its lock but does not answer at %s): %w", pid, path, err)
 			}
@@ -75,8 +103,10 @@ func (l *link) start(ctx context.Context) error {
 	}
 	defer func() { _ = r.Close() }()
 	argv := append(append([]string{}, l.command...), "--state-dir", l.dir)
+	c := &launched{}
 	p, err := l.host.Start(proc.Spec{Argv: argv, Env: os.Environ(), Stdout: w, Stderr: out}, func(n proc.Notice) {
 		if n.Exited {
+			c.exit.Store(&n.Exit)
 			l.logger.Info("The supervisor has ended", "code", n.Exit.Code, "signal", n.Exit.Signal)
 		}
 	})
@@ -84,6 +114,8 @@ func (l *link) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot start the supervisor: %w", err)
 	}
+	c.pid = p.PID()
+	l.started = [2]*launched{l.started[1], c}
 	ready := make(chan error, 1)
 	go func() {
 		_, err := bufio.NewReader(r).ReadString('\n')

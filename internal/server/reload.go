@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -89,17 +88,19 @@ func (c *settled) list() []api.Definition {
 
 // apply gives the supervisor the definitions of a configuration.
 func (s *Server) apply(ctx context.Context, c *settled, boot bool) (control.ApplyResult, error) {
-	sup, err := s.supervisor()
-	if err != nil {
-		return control.ApplyResult{}, err
-	}
 	defs := c.list()
 	if len(s.o.Only) > 0 {
 		if err := s.only(defs); err != nil {
 			return control.ApplyResult{}, err
 		}
 	}
-	return sup.Apply(ctx, control.ApplyRequest{Definitions: defs, Full: true, Boot: boot, Source: sourceFile})
+	var res control.ApplyResult
+	err := s.ask(ctx, true, func(sup control.Supervisor) error {
+		var err error
+		res, err = sup.Apply(ctx, control.ApplyRequest{Definitions: defs, Full: true, Boot: boot, Source: sourceFile})
+		return err
+	})
+	return res, err
 }
 
 // only keeps those from starting that are neither named nor needed by one named.
@@ -139,7 +140,7 @@ func (s *Server) Reload(ctx context.Context) (api.ReloadResult, error) {
 	s.watchEnv(ctx)
 	s.say(ctx, "config.reloaded", map[string]any{"added": res.Added, "changed": res.Changed, "removed": res.Removed})
 	return api.ReloadResult{Added: res.Added, Changed: res.Changed, Removed: res.Removed, Unchanged: res.Unchanged,
-		Warnings: c.warnings}, s.load(ctx)
+		Warnings: c.warnings}, s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) })
 }
 
 // watchEnv begins to watch the env files of the configuration in force, and
@@ -193,12 +194,13 @@ func (s *Server) envChanged(ctx context.Context, change config.EnvChange) {
 			hold = append(hold, c.filled[name])
 		}
 	}
-	sup, err := s.supervisor()
-	if err == nil {
-		_, err1 := sup.Apply(ctx, control.ApplyRequest{Definitions: restart, Source: sourceFile})
-		_, err2 := sup.Apply(ctx, control.ApplyRequest{Definitions: hold, Source: sourceFile, Hold: true})
-		err = errors.Join(err1, err2)
-	}
+	err := s.ask(ctx, true, func(sup control.Supervisor) error {
+		_, err := sup.Apply(ctx, control.ApplyRequest{Definitions: restart, Source: sourceFile})
+		if err == nil {
+			_, err = sup.Apply(ctx, control.ApplyRequest{Definitions: hold, Source: sourceFile, Hold: true})
+		}
+		return err
+	})
 	if err != nil {
 		s.o.Logger.Error("Cannot apply a change of env files", "error", err)
 		return

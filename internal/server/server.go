@@ -16,9 +16,7 @@ import (
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/event"
 	"github.com/perdure/perdure/internal/flock"
-	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/store/sqlite"
-	"github.com/perdure/perdure/internal/supervisor"
 )
 
 // Options says what a server serves.
@@ -54,14 +52,13 @@ type Server struct {
 	events  *event.Log
 	table   *table
 	sampler *sampler
-	link    *link
+	att     *attachment
+	finder  finder // nil with an embedded supervisor
 	closers []func() error
 
 	heldUp atomic.Pointer[string] // why the event log cannot be written, nil while it can
 
 	mu         sync.Mutex
-	sup        control.Supervisor // nil while it is away
-	supInfo    control.Info
 	config     *settled
 	env        *config.Watcher // of the files in force; guarded by reloading
 	reloading  sync.Mutex      // one reload at a time
@@ -72,13 +69,18 @@ type Server struct {
 	background sync.WaitGroup
 }
 
-// Start boots a server: lock, event log, configuration, supervisor. When it
-// returns, the processes have been asked to start. The caller calls Close.
-func Start(ctx context.Context, o Options) (_ *Server, err error) {
+// newServer returns a server that has nothing yet but its options.
+func newServer(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(), end: newEnding()}
+	return &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(), att: newAttachment(), end: newEnding()}
+}
+
+// Start boots a server: lock, event log, configuration, supervisor. When it
+// returns, the processes have been asked to start. The caller calls Close.
+func Start(ctx context.Context, o Options) (_ *Server, err error) {
+	s := newServer(o)
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	defer func() {
@@ -114,7 +116,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if _, err := s.apply(ctx, s.config, fresh); err != nil {
 		return nil, err
 	}
-	if err := s.load(ctx); err != nil {
+	if err := s.loadNow(ctx); err != nil {
 		return nil, err
 	}
 	s.background.Go(func() {
@@ -133,139 +135,6 @@ func alreadyRuns(dir string, err error) error {
 		return api.Errorf(api.CodeConflict, "cannot start: Perdure already runs here (pid %d, %s); look with `perdure ps`, end it with `perdure down`", pid, dir)
 	}
 	return err
-}
-
-// attach connects to the supervisor, or opens one of our own.
-func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
-	var sup control.Supervisor
-	if s.o.Embedded {
-		own, err := supervisor.Open(ctx, supervisor.Options{Dir: s.o.StateDir, Build: s.o.Version, Logger: s.o.Logger,
-			Embedded: true, OnExit: func(int) {}})
-		if err != nil {
-			return false, err
-		}
-		s.closers = append(s.closers, own.Close)
-		sup, fresh = own, true
-	} else {
-		if s.link == nil {
-			host, err := proc.NewHost(proc.Options{Subreaper: os.Getpid() == 1})
-			if err != nil {
-				return false, err
-			}
-			s.closers = append(s.closers, host.Close)
-			s.link = &link{dir: s.o.StateDir, command: s.command(), logger: s.o.Logger, host: host}
-		}
-		if sup, fresh, err = s.link.connect(ctx); err != nil {
-			return false, err
-		}
-	}
-	info, err := sup.Info(ctx)
-	if err != nil {
-		letGo(sup)
-		return false, err
-	}
-	s.mu.Lock()
-	s.sup, s.supInfo = sup, info
-	s.mu.Unlock()
-	return fresh, nil
-}
-
-func (s *Server) command() []string {
-	if len(s.o.Supervisor) > 0 {
-		return s.o.Supervisor
-	}
-	self, err := os.Executable()
-	if err != nil {
-		self = os.Args[0]
-	}
-	return []string{self, "supervisor"}
-}
-
-// load fills the table with what the supervisor has. The number of the last
-// entry is asked for first: the list has all of it, and perhaps more.
-func (s *Server) load(ctx context.Context) error {
-	s.loading.Lock()
-	defer s.loading.Unlock()
-	sup, err := s.supervisor()
-	if err != nil {
-		return err
-	}
-	info, err := sup.Info(ctx)
-	if err != nil {
-		return err
-	}
-	recs, _, err := sup.List(ctx)
-	if err != nil {
-		return err
-	}
-	s.table.replace(recs, info.Journal, info.LastSeq)
-	return nil
-}
-
-// keepAttached ingests the journal and, when the supervisor is lost, attaches
-// to the next one, until ctx ends or a shutdown is over.
-func (s *Server) keepAttached(ctx context.Context) {
-	for {
-		sup, err := s.supervisor()
-		if err == nil {
-			err = s.ingest(ctx, sup)
-		}
-		// A supervisor ends by itself when a process asked for the end.
-		if ctx.Err() != nil || s.isStopping() || isClosed(s.end.asked) {
-			return
-		}
-		if s.o.Embedded {
-			// Our own supervisor is not lost by an error of the journal or the event
-			// log, and there is no other: it stays, and the reading is tried again.
-			s.o.Logger.Error("Cannot read the journal into the event log; it is tried again", "error", err)
-			pause(ctx, retryIngest)
-			continue
-		}
-		s.o.Logger.Warn("Lost the supervisor", "error", err)
-		s.detach()
-		for ctx.Err() == nil && !s.isStopping() {
-			fresh, err := s.attach(ctx)
-			if err == nil {
-				err = s.load(ctx)
-			}
-			if err == nil {
-				s.say(ctx, "supervisor.lost", map[string]any{"restarted": fresh})
-				break
-			}
-			s.o.Logger.Error("Cannot get a supervisor", "error", err)
-			s.detach()
-			pause(ctx, retryIngest)
-		}
-	}
-}
-
-// retryIngest is the wait before the journal is read again after an error.
-const retryIngest = time.Second
-
-// detach lets go of a supervisor that is lost.
-func (s *Server) detach() {
-	s.mu.Lock()
-	sup := s.sup
-	s.sup = nil
-	s.mu.Unlock()
-	letGo(sup)
-}
-
-// letGo closes the connection to a supervisor that is reached by one.
-func letGo(sup control.Supervisor) {
-	if c, ok := sup.(*control.Client); ok {
-		_ = c.Close()
-	}
-}
-
-// supervisor returns the supervisor, or why there is none.
-func (s *Server) supervisor() (control.Supervisor, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sup == nil {
-		return nil, api.Errorf(api.CodeUnavailable, "the supervisor is away; it is being started again")
-	}
-	return s.sup, nil
 }
 
 // retain removes old events, now and every hour.
@@ -307,7 +176,7 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	if timeout <= 0 {
 		timeout = s.shutdownTimeout()
 	}
-	if _, err := s.supervisor(); err != nil && !isClosed(s.end.asked) {
+	if _, err := s.att.await(ctx, nil); err != nil && !isClosed(s.end.asked) {
 		return err
 	}
 	if s.end.begin() {
@@ -317,6 +186,7 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
+	s.end.finish()
 	defer s.end.reach()
 	// The last events are in the log before the end is told. A log that cannot
 	// be written does not hold the end up: the journal keeps them.
@@ -333,31 +203,48 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	return nil
 }
 
-// shutdown makes the supervisor end everything, and returns it. One whose
+// shutdown makes the supervisor end everything, and returns the one that has. If
+// it dies on the way, the next one that is attached goes on with it. One whose
 // process asked for the end ends by itself, perhaps before it has answered: then
-// its journal tells whether all is done, and if not, the next one does it.
+// its journal tells that all is done, and no next one comes.
 func (s *Server) shutdown(ctx context.Context, timeout time.Duration) (control.Supervisor, error) {
-	sup, err := s.supervisor()
-	if err == nil {
-		err = sup.Shutdown(ctx, timeout)
+	due := time.Now().Add(timeout)
+	var sup control.Supervisor
+	for {
+		next, err := s.successor(ctx, sup)
+		if err != nil || next == nil {
+			return sup, err
+		}
+		sup = next
+		lost := lostOf(sup)
+		err = sup.Shutdown(ctx, max(time.Until(due), time.Millisecond))
+		if err == nil || !isClosed(lost) || ctx.Err() != nil {
+			return sup, err
+		}
 	}
-	if err == nil || s.o.Embedded || !isClosed(s.end.asked) || api.CodeOf(err) != api.CodeUnavailable {
-		return sup, err
+}
+
+// successor waits for a supervisor other than before, however long the guard
+// takes. It returns nil when none comes, because all is done.
+func (s *Server) successor(ctx context.Context, before control.Supervisor) (control.Supervisor, error) {
+	for {
+		s.att.mu.Lock()
+		sup, changed := s.att.sup, s.att.changed
+		s.att.mu.Unlock()
+		if sup != nil && sup != before {
+			return sup, nil
+		}
+		select {
+		case <-changed:
+		case <-s.end.read:
+			if before == nil {
+				return nil, api.Errorf(api.CodeUnavailable, "the supervisor has ended")
+			}
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if err := s.end.awaitRead(ctx); err != nil {
-		return nil, err
-	}
-	if sup != nil && s.allAtRest() {
-		return sup, nil
-	}
-	s.detach()
-	if _, err := s.attach(ctx); err != nil {
-		return nil, err
-	}
-	if sup, err = s.supervisor(); err != nil {
-		return nil, err
-	}
-	return sup, sup.Shutdown(ctx, timeout)
 }
 
 // allAtRest says whether nothing lives, as far as the journal is read.
@@ -372,8 +259,6 @@ func (s *Server) allAtRest() bool {
 
 // lastEvents bounds the wait for the last events after everything is stopped.
 const lastEvents = 10 * time.Second
-
-func (s *Server) isStopping() bool { return isClosed(s.end.stopping) }
 
 // Stopped is closed when a Stop has ended.
 func (s *Server) Stopped() <-chan struct{} { return s.end.stopped }
@@ -398,7 +283,7 @@ func (s *Server) Close() error {
 	}
 	s.reloading.Unlock()
 	s.background.Wait()
-	s.detach()
+	s.lose("the server is closed", true)
 	var errs []error
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i]())

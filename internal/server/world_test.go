@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -227,13 +226,17 @@ func serve(t *testing.T, f *fakeSupervisor, m *memory) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{o: Options{Embedded: true, Logger: slog.New(slog.DiscardHandler)}, started: time.Now(), table: newTable(),
-		sampler: newSampler(), end: newEnding(), config: &settled{}, events: events, sup: f}
+	s := newServer(Options{Embedded: true})
+	s.config, s.events = &settled{}, events
 	s.closers = append(s.closers, events.Close)
-	s.supInfo, _ = f.Info(context.Background())
+	info, err := f.Info(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.att.set(f, info)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	if err := s.load(ctx); err != nil {
+	if err := s.loadNow(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s.background.Go(func() { s.keepAttached(ctx) })
