@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,41 +95,120 @@ func zombies(parent int) (out []int) {
 	return out
 }
 
-// allUp waits until all processes of the rig run.
+// progress waits until nothing is left to come. It gives up when there has been
+// no less of it for as long as patience, so that no machine is too slow for it.
+func progress(t *testing.T, what string, left func() int) {
+	t.Helper()
+	least, since := left(), time.Now()
+	for least > 0 {
+		<-tick()
+		switch now := left(); {
+		case now < least:
+			least, since = now, time.Now()
+		case time.Since(since) > patience:
+			t.Fatalf("in vain: %s; %d are left", what, now)
+		}
+	}
+}
+
+// allUp waits until all processes of the rig run, each with the pid of a child
+// of the supervisor, and no other child is there.
 func (r *rig) allUp(n int) {
 	r.t.Helper()
-	eventually(r.t, fmt.Sprintf("%d processes that run", n), func() bool {
+	supervisor := r.info().SupervisorPID
+	progress(r.t, fmt.Sprintf("%d processes that run", n), func() int {
 		list, err := r.client().Processes(bounded(r.t))
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		up := 0
+		real := childrenOf(supervisor)
+		left := n + len(real)
 		for i := range list {
-			if list[i].State == api.StateRunning {
-				up++
+			if list[i].State == api.StateRunning && real[list[i].PID] {
+				left -= 2
 			}
 		}
-		return up == n
+		return left
 	})
 }
 
+// childrenOf are the live children of a process (proc_tid_children(5)).
+func childrenOf(pid int) map[int]bool {
+	out := map[int]bool{}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is sound
+	for _, path := range lists {
+		b, _ := os.ReadFile(path) // a thread that has ended has none
+		for _, f := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				if st, ok := statOf(n); ok && st.state != "Z" {
+					out[n] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+// lag says how far the server's picture is behind: from the entry in the journal
+// to the event that a client has got.
+type lag []time.Duration
+
+func (l lag) String() string {
+	if len(l) == 0 {
+		return "nothing was seen"
+	}
+	slices.Sort(l)
+	at := func(q float64) time.Duration { return l[int(q*float64(len(l)-1))].Round(100 * time.Microsecond) }
+	return fmt.Sprintf("%d events, behind by %s (p50), %s (p99), %s at most", len(l), at(0.5), at(0.99), at(1))
+}
+
+// watchLag measures until the function that it returns is called.
+func (r *rig) watchLag() func() lag {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	out := make(chan lag, 1)
+	c := r.client()
+	page, err := c.Events(ctx, api.EventQuery{Last: 1})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		var l lag
+		for e, err := range c.FollowEvents(ctx, api.EventQuery{After: page.LastSeq, Pattern: "process.*"}) {
+			if err != nil {
+				r.t.Errorf("cannot follow the events: %v", err)
+				break
+			}
+			l = append(l, time.Since(e.Time))
+		}
+		out <- l
+	}()
+	return func() lag {
+		cancel()
+		return <-out
+	}
+}
+
 // round starts n processes, kills them at random, and removes them all.
-func (r *rig) round(n int, d time.Duration) (kills int) {
+func (r *rig) round(n int, d time.Duration) (kills int, behind lag) {
 	r.t.Helper()
 	r.write("perdure.yaml", many(n))
 	r.ok("reload")
 	r.allUp(n)
+	stop := r.watchLag()
 	kills = r.massacre(d)
 	r.allUp(n)
+	behind = stop()
 	r.write("perdure.yaml", many(0))
 	r.ok("reload")
-	eventually(r.t, "the removal of all", func() bool { return len(r.pids()) == 0 })
-	return kills
+	progress(r.t, "the removal of all", func() int { return len(r.pids()) })
+	return kills, behind
 }
 
 // Processes are killed at random, many at a time, come back, and are removed.
 // Nothing of them is left: no zombie, no descriptor, no cgroup, no FIFO, no
 // goroutine, and no memory beyond what the first such round has taken (P4, P17).
+// All the while the server's picture keeps up with what happens.
 func TestChurnLeavesNothing(t *testing.T) {
 	t.Parallel()
 	n, d := scale(100, 1000), time.Duration(scale(2, 60))*time.Second
@@ -135,7 +216,11 @@ func TestChurnLeavesNothing(t *testing.T) {
 	r.ok("up", "-d")
 	r.round(n, d/2) // pools and caches grow to their size
 	before := r.footprint()
-	kills := r.round(n, d)
+	kills, behind := r.round(n, d)
+	t.Logf("%d processes, killed at random for %s: %s", n, d, behind)
+	if len(behind) < kills || behind[len(behind)-1] > patience {
+		t.Errorf("the picture does not keep up: %d kills, %s", kills, behind)
+	}
 	info := r.info()
 	if left := append(zombies(info.PID), zombies(info.SupervisorPID)...); len(left) > 0 {
 		t.Errorf("zombies are left: %v", left)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -237,17 +238,17 @@ func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) error {
 // Follow implements Supervisor on a connection of its own. A *journal.GapError
 // may be followed by more; any other error is the last thing yielded, with
 // api.CodeUnavailable when the supervisor is gone.
-func (c *Client) Follow(ctx context.Context, after uint64) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
+func (c *Client) Follow(ctx context.Context, after uint64) iter.Seq2[[]Frame, error] {
+	return func(yield func([]Frame, error) bool) {
 		err := c.follow(ctx, after, yield)
 		if err != nil && ctx.Err() == nil {
-			yield(Entry{}, err)
+			yield(nil, err)
 		}
 	}
 }
 
 // follow returns nil when the caller has stopped.
-func (c *Client) follow(ctx context.Context, after uint64, yield func(Entry, error) bool) error {
+func (c *Client) follow(ctx context.Context, after uint64, yield func([]Frame, error) bool) error {
 	conn, lines, err := c.handshake(ctx)
 	if err != nil {
 		return err
@@ -265,29 +266,22 @@ func (c *Client) follow(ctx context.Context, after uint64, yield func(Entry, err
 	if _, err := conn.Write(line); err != nil {
 		return unavailable(ctx, err)
 	}
-	for {
-		line, err := lines.next()
-		if err != nil {
-			return unavailable(ctx, err)
-		}
-		var s streamLine
-		if err := json.Unmarshal(line, &s); err != nil {
-			return api.Errorf(api.CodeInternal, "cannot read an entry of the supervisor's journal: %v", err)
-		}
+	// What the reader of lines has read ahead is the beginning of the stream.
+	stream := streamReader{r: bufio.NewReaderSize(lines.r, readAhead)}
+	for frames, err := range stream.batches() {
+		var known *api.Error
+		var gap *journal.GapError
 		switch {
-		case s.Error != nil:
-			err := s.Error.asError()
-			var gap *journal.GapError
-			if !errors.As(err, &gap) {
-				return err
-			}
-			if !yield(Entry{}, err) {
-				return nil
-			}
-		case s.Entry != nil:
-			if !yield(*s.Entry, nil) {
-				return nil
-			}
+		case errors.Is(err, errPiece):
+			return api.Errorf(api.CodeInternal, "cannot follow the journal: %v", err)
+		case err != nil && !errors.As(err, &known) && !errors.As(err, &gap):
+			return unavailable(ctx, err)
+		case err != nil && gap == nil:
+			return err
+		}
+		if !yield(frames, err) {
+			return nil
 		}
 	}
+	return nil
 }

@@ -5,6 +5,7 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // Version is the version of the protocol. The ledger of what each version
 // added is in docs/reference/control.md.
-const Version = 1
+const Version = 2
 
 // Supervisor is what the server may ask. *supervisor.Supervisor does it in the
 // same process, *Client over the socket.
@@ -32,8 +33,9 @@ type Supervisor interface {
 	// number of the last journal entry that they include.
 	List(ctx context.Context) ([]Record, uint64, error)
 	// Follow yields all journal entries after the given sequence number, then
-	// goes on with new ones until ctx ends.
-	Follow(ctx context.Context, after uint64) iter.Seq2[Entry, error]
+	// goes on with new ones until ctx ends. They come in batches: as many as
+	// are there, and never none. A batch belongs to whoever gets it.
+	Follow(ctx context.Context, after uint64) iter.Seq2[[]Frame, error]
 	// Ack says that all entries up to seq are safe elsewhere and may be dropped.
 	Ack(ctx context.Context, seq uint64) error
 	// Shutdown stops all processes in reverse order of dependency, kills what
@@ -108,6 +110,37 @@ type Record struct {
 	// BootID is the boot whose clock the state's instants are read from.
 	BootID   string         `json:"boot_id,omitempty"`
 	Identity *proc.Identity `json:"identity,omitempty"` // of the live generation
+}
+
+// Frame is a journal entry on its way to a reader: its payload is what the
+// journal has, so that passing it on costs no decoding.
+type Frame struct {
+	Seq  uint64
+	Time time.Time
+	// Key says what the entry is about. Of several entries with one key the
+	// newest has all that is to be known.
+	Key string
+	// Payload is an Entry as JSON.
+	Payload []byte
+}
+
+// Entry decodes all of a frame.
+func (f Frame) Entry() (Entry, error) {
+	var e Entry
+	err := json.Unmarshal(f.Payload, &e)
+	return f.complete(e, err)
+}
+
+// complete adds what only the frame knows.
+func (f Frame) complete(e Entry, err error) (Entry, error) {
+	if err != nil {
+		return Entry{Seq: f.Seq, Time: f.Time}, fmt.Errorf("cannot read journal entry %d (%s): %w", f.Seq, f.Key, err)
+	}
+	e.Seq, e.Time = f.Seq, f.Time
+	if e.Record != nil {
+		e.Record.Seq = f.Seq
+	}
+	return e, nil
 }
 
 // Entry is one journal entry: what became of one process, whole.

@@ -72,18 +72,23 @@ func TestFollowStreamsTellsGapsAndEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []string
-	for e, err := range c.Follow(ctx, 1) {
+	for frames, err := range c.Follow(ctx, 1) {
 		var gap *journal.GapError
 		switch {
 		case errors.As(err, &gap):
 			got = append(got, fmt.Sprint("gap ", gap.First))
 		case err != nil:
 			t.Fatal(err)
-		default:
-			got = append(got, fmt.Sprint(e.Seq))
 		}
-		if e.Seq == 103 {
-			cancel() // the end of ctx is not an error
+		for _, f := range frames {
+			got = append(got, fmt.Sprint(f.Seq))
+			if e, err := f.Entry(); err != nil || f.Key != "process/x" || !e.Time.Equal(time.Unix(int64(f.Seq), 5)) ||
+				len(e.Events) != 1 || e.Events[0].Type != "x" || e.Seq != f.Seq {
+				t.Errorf("%+v, %v", e, err)
+			}
+			if f.Seq == 103 {
+				cancel() // the end of ctx is not an error
+			}
 		}
 	}
 	if diff := cmp.Diff([]string{"gap 100", "100", "101", "102", "103"}, got[:5]); diff != "" {
@@ -213,10 +218,12 @@ func TestFollowTellsTheLoss(t *testing.T) {
 	path, stop := serve(t, newFake(), ServeOptions{})
 	c := dial(t, path)
 	var last error
-	for e, err := range c.Follow(t.Context(), 0) {
+	for frames, err := range c.Follow(t.Context(), 0) {
 		last = err
-		if e.Seq == 3 {
-			stop()
+		for _, f := range frames {
+			if f.Seq == 3 {
+				stop()
+			}
 		}
 	}
 	if api.CodeOf(last) != api.CodeUnavailable {

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"net"
@@ -82,19 +81,19 @@ func (f *fake) List(context.Context) ([]Record, uint64, error) {
 	return []Record{{Name: "a", Definition: &api.Definition{Name: "a", Command: api.Command{"true"}}}, {Name: "b"}}, 12, nil
 }
 
-func (f *fake) Follow(ctx context.Context, after uint64) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
+func (f *fake) Follow(ctx context.Context, after uint64) iter.Seq2[[]Frame, error] {
+	return func(yield func([]Frame, error) bool) {
 		if after == 1 {
-			if !yield(Entry{}, fmt.Errorf("reading: %w", &journal.GapError{First: 100})) {
+			if !yield(nil, fmt.Errorf("reading: %w", &journal.GapError{First: 100})) {
 				return
 			}
 			after = 99
 		}
 		if after == 666 {
-			yield(Entry{}, api.Errorf(api.CodeInternal, "cannot read the journal"))
+			yield(nil, api.Errorf(api.CodeInternal, "cannot read the journal"))
 			return
 		}
-		filler := json.RawMessage(`"` + string(make([]byte, 0)) + filled(f.hugeSize) + `"`)
+		payload := []byte(`{"events":[{"type":"x","data":"` + filled(f.hugeSize) + `"}]}`)
 		for seq := after + 1; ctx.Err() == nil; seq++ {
 			if f.yielded != nil {
 				select {
@@ -103,7 +102,7 @@ func (f *fake) Follow(ctx context.Context, after uint64) iter.Seq2[Entry, error]
 					return
 				}
 			}
-			if !yield(Entry{Seq: seq, Events: []Event{{Type: "x", Data: filler}}}, nil) {
+			if !yield([]Frame{{Seq: seq, Time: time.Unix(int64(seq), 5), Key: "process/x", Payload: payload}}, nil) {
 				return
 			}
 			if f.hugeSize == 0 && seq >= after+5 {

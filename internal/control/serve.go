@@ -310,9 +310,10 @@ func (c *serverConn) write(v any) error {
 // follow turns the connection into a stream of entries. A reader that does not
 // keep up is waited for: the write blocks, and nothing more is read of the journal.
 func (c *serverConn) follow(ctx context.Context, cancel context.CancelFunc, lines *lineReader, req request) error {
+	out := streamWriter{to: c.conn}
 	var p seqParams
 	if err := json.Unmarshal(req.Params, &p); err != nil {
-		return c.write(streamLine{Error: toWire(api.Errorf(api.CodeInvalid, "cannot read the parameters of follow: %v", err))})
+		return out.send(nil, api.Errorf(api.CodeInvalid, "cannot read the parameters of follow: %v", err))
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -323,14 +324,8 @@ func (c *serverConn) follow(ctx context.Context, cancel context.CancelFunc, line
 		cancel()
 		_ = c.conn.Close()
 	})
-	for entry, err := range c.sup.Follow(ctx, p.Seq) {
-		line := streamLine{}
-		if err != nil {
-			line.Error = toWire(err)
-		} else {
-			line.Entry = &entry
-		}
-		if err := c.write(line); err != nil {
+	for frames, err := range c.sup.Follow(ctx, p.Seq) {
+		if err := out.send(frames, err); err != nil {
 			return c.ending(ctx, err)
 		}
 	}

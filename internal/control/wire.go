@@ -49,12 +49,6 @@ type response struct {
 	Error  *wireError      `json:"error,omitempty"`
 }
 
-// streamLine is a line of a Follow.
-type streamLine struct {
-	Entry *Entry     `json:"entry,omitempty"`
-	Error *wireError `json:"error,omitempty"`
-}
-
 type wireError struct {
 	api.Error
 	// First is set for a *journal.GapError.

@@ -127,29 +127,40 @@ func (j *Journal) readLatest(r *frameReader, key string) (Frame, bool, error) {
 func (j *Journal) Follow(ctx context.Context, after uint64) iter.Seq2[Frame, error] {
 	return func(yield func(Frame, error) bool) {
 		f := follower{j: j, next: after + 1, yield: yield}
-		defer f.closeFile()
-		if !f.begin() {
+		f.run(ctx)
+	}
+}
+
+// run yields until the caller, ctx, the journal or an error ends it.
+func (f *follower) run(ctx context.Context) {
+	defer f.closeFile()
+	if !f.begin() {
+		return
+	}
+	for ctx.Err() == nil {
+		progress, ok := f.step(ctx)
+		if !ok {
 			return
 		}
-		for ctx.Err() == nil {
-			progress, ok := f.step(ctx)
-			if !ok {
-				return
-			}
-			if progress {
-				continue
-			}
-			wait, ok := j.waitFor(f.next)
-			if !ok {
-				continue
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-j.done:
-				return
-			case <-wait:
-			}
+		if progress {
+			continue
+		}
+		wait, ok := f.j.waitFor(f.next)
+		if !ok {
+			continue
+		}
+		if f.idle != nil && !f.idle() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.j.done:
+			return
+		case <-wait:
+		}
+		if f.linger > 0 && !f.rest(ctx) {
+			return
 		}
 	}
 }
@@ -173,6 +184,10 @@ type follower struct {
 	j     *Journal
 	next  uint64 // the number that it wants
 	yield func(Frame, error) bool
+	// idle, when set, is called before a wait for new entries; false ends the
+	// reading. linger is the time from the first of them to their reading.
+	idle   func() bool
+	linger time.Duration
 
 	file *os.File
 	seg  *origin // of file

@@ -40,7 +40,7 @@ func (s *Server) Processes(_ context.Context, globs []string) ([]api.Process, er
 	c := readClock()
 	out := make([]api.Process, 0, len(names))
 	for _, name := range names {
-		rec, def, _, err := s.table.get(name)
+		rec, def, err := s.table.get(name)
 		if err != nil {
 			continue // removed meanwhile
 		}
@@ -83,7 +83,7 @@ func match(names, globs []string) ([]string, error) {
 
 // Process implements httpapi.Backend.
 func (s *Server) Process(_ context.Context, name string) (api.Process, error) {
-	rec, def, _, err := s.table.get(name)
+	rec, def, err := s.table.get(name)
 	if err != nil {
 		return api.Process{}, err
 	}
@@ -98,7 +98,7 @@ func (s *Server) show(rec control.Record, def *api.Definition) api.Process {
 
 // Definition implements httpapi.Backend.
 func (s *Server) Definition(_ context.Context, name string) (api.Definition, error) {
-	_, def, _, err := s.table.get(name)
+	_, def, err := s.table.get(name)
 	if err != nil {
 		return api.Definition{}, err
 	}
@@ -114,7 +114,7 @@ func Check(def api.Definition) error { return invalid(definition.Validate(defini
 
 // Define implements httpapi.Backend.
 func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, error) {
-	if row, _, _, err := s.table.get(def.Name); err == nil && row.Source == sourceFile {
+	if row, _, err := s.table.get(def.Name); err == nil && row.Source == sourceFile {
 		return api.Process{}, api.Errorf(api.CodeConflict, "cannot define %q: it stands in a file; change the file and reload", def.Name)
 	}
 	full, err := s.define(def)
@@ -145,7 +145,7 @@ func invalid(findings []api.Finding) error {
 
 // Remove implements httpapi.Backend.
 func (s *Server) Remove(ctx context.Context, name string) error {
-	_, _, _, absent := s.table.get(name)
+	_, _, absent := s.table.get(name)
 	rec, err := s.order(ctx, control.Command{Verb: "remove", Name: name})
 	if api.CodeOf(err) == api.CodeNotFound && absent == nil {
 		return nil // a supervisor that died has removed it already
@@ -165,7 +165,7 @@ func (s *Server) Remove(ctx context.Context, name string) error {
 
 // Command implements httpapi.Backend.
 func (s *Server) Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error) {
-	before, _, _, err := s.table.get(name)
+	before, _, err := s.table.get(name)
 	if err != nil {
 		return api.Process{}, err
 	}
@@ -180,7 +180,7 @@ func (s *Server) Command(ctx context.Context, name string, req api.CommandReques
 			return api.Process{}, timedOut(err, "%q is %s: %s", name, rec.State.State, because(rec.State))
 		}
 	}
-	_, def, _, err := s.table.get(name)
+	_, def, err := s.table.get(name)
 	if err != nil {
 		def = rec.Definition
 	}
@@ -245,7 +245,7 @@ func (s *Server) Wait(ctx context.Context, name string, req api.WaitRequest) (ap
 	if err != nil {
 		return api.Process{}, timedOut(err, "%q is not %s, it is %s: %s", name, req.For, rec.State.State, because(rec.State))
 	}
-	_, def, _, _ := s.table.get(name)
+	_, def, _ := s.table.get(name)
 	return s.show(rec, def), nil
 }
 
@@ -295,7 +295,7 @@ func (s *Server) Shutdown(ctx context.Context, timeout time.Duration) error {
 func (s *Server) shutdownTimeout() time.Duration {
 	all := map[string]api.Definition{}
 	for _, name := range s.table.names() {
-		if _, def, _, err := s.table.get(name); err == nil && def != nil {
+		if _, def, err := s.table.get(name); err == nil && def != nil {
 			all[name] = *def
 		}
 	}

@@ -53,7 +53,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 			"the event log cannot be written: %s; processes are kept alive, and the journal keeps the events until it can", *why)
 	}
 	for _, name := range s.table.names() {
-		rec, _, _, err := s.table.get(name)
+		rec, _, err := s.table.get(name)
 		if err == nil && rec.State.State == api.StateFailed {
 			out = append(out, finding("warning", "perdure status "+name, "%s has failed: %s", name, because(rec.State)))
 		}

@@ -62,7 +62,7 @@ func (m *mortalFake) Shutdown(ctx context.Context, d time.Duration) error {
 	return m.err()
 }
 
-func (m *mortalFake) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
+func (m *mortalFake) Follow(ctx context.Context, after uint64) iter.Seq2[[]control.Frame, error] {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer cancel()
@@ -71,10 +71,10 @@ func (m *mortalFake) Follow(ctx context.Context, after uint64) iter.Seq2[control
 		case <-ctx.Done():
 		}
 	}()
-	return func(yield func(control.Entry, error) bool) {
+	return func(yield func([]control.Frame, error) bool) {
 		defer cancel()
-		for e, err := range m.fakeSupervisor.Follow(ctx, after) {
-			if !yield(e, err) {
+		for frames, err := range m.fakeSupervisor.Follow(ctx, after) {
+			if !yield(frames, err) {
 				return
 			}
 		}

@@ -124,9 +124,8 @@ func TestExitIsTakenFromTheJournal(t *testing.T) {
 		}
 		code, other := 7, 8
 		f.mu.Lock()
-		f.entries = append(f.entries, control.Entry{Seq: 1, Exit: &code}, control.Entry{Seq: 2, Exit: &other})
-		close(f.news)
-		f.news = make(chan struct{})
+		f.write("supervisor", control.Entry{Exit: &code})
+		f.write("supervisor", control.Entry{Exit: &other})
 		f.mu.Unlock()
 		<-s.ExitAsked()
 		synctest.Wait()
@@ -155,18 +154,20 @@ func TestTableIsNeverOlderThanAnEntry(t *testing.T) {
 		if err := s.loadNow(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if rec, _, _, err := s.table.get("web"); err != nil || rec.State.Generation != 2 {
+		if rec, _, err := s.table.get("web"); err != nil || rec.State.Generation != 2 {
 			t.Errorf("web fell back to generation %d, %v", rec.State.Generation, err)
 		}
-		if _, _, _, err := s.table.get("new"); err != nil {
+		if _, _, err := s.table.get("new"); err != nil {
 			t.Errorf("new was dropped: %v", err)
 		}
-		if _, _, _, err := s.table.get("old"); err == nil {
+		if _, _, err := s.table.get("old"); err == nil {
 			t.Error("old came back")
 		}
 		end(t, s)
 	})
 }
+
+func entry(r control.Record) control.Entry { return control.Entry{Seq: r.Seq, Record: &r} }
 
 // A journal that is read from far behind does not take the table back.
 func TestReplayDoesNotTakeTheTableBack(t *testing.T) {
@@ -175,10 +176,9 @@ func TestReplayDoesNotTakeTheTableBack(t *testing.T) {
 	first := control.Record{Seq: 3, Name: "web", ID: "proc_1"}
 	second := control.Record{Seq: 12, Name: "web", ID: "proc_2"}
 	tb.replace([]control.Record{second}, "j1", 12)
-	tb.put(first)
-	tb.drop("web", 10)
-	tb.put(control.Record{Seq: 5, Name: "ghost", ID: "proc_3"})
-	if rec, _, _, err := tb.get("web"); err != nil || rec.ID != "proc_2" {
+	tb.take([]control.Entry{entry(first), {Seq: 10, Record: &control.Record{Seq: 10, Name: "web", ID: "proc_1"}, Removed: true},
+		entry(control.Record{Seq: 5, Name: "ghost", ID: "proc_3"})}, 10)
+	if rec, _, err := tb.get("web"); err != nil || rec.ID != "proc_2" {
 		t.Errorf("%+v, %v", rec, err)
 	}
 	if got := tb.names(); !slices.Equal(got, []string{"web"}) {
@@ -186,8 +186,55 @@ func TestReplayDoesNotTakeTheTableBack(t *testing.T) {
 	}
 	// The numbers of a journal that begins anew start small.
 	tb.replace([]control.Record{{Seq: 2, Name: "web", ID: "proc_9"}}, "j2", 2)
-	tb.put(control.Record{Seq: 3, Name: "web", ID: "proc_9"})
-	if rec, _, _, err := tb.get("web"); err != nil || rec.ID != "proc_9" || rec.Seq != 3 {
+	tb.take([]control.Entry{entry(control.Record{Seq: 3, Name: "web", ID: "proc_9"})}, 3)
+	if rec, _, err := tb.get("web"); err != nil || rec.ID != "proc_9" || rec.Seq != 3 {
 		t.Errorf("%+v, %v", rec, err)
 	}
+}
+
+// Of a batch only the newest record of each process is shown, those who wait are
+// woken once, and no event is left out; one entry that cannot be read is told
+// and holds nothing up.
+func TestOneBatch(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		f.add(running("web", 1), false, "process.n0")
+		s := serve(t, f, m)
+		pass(time.Second)
+		looks := 0
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := s.table.await(t.Context(), "web", func(r control.Record, _ *api.Definition) (bool, error) {
+				looks++
+				return r.State.Generation == 5, nil
+			})
+			waiting <- err
+		}()
+		synctest.Wait()
+		f.mu.Lock() // so that all of it is one batch
+		f.frames = append(f.frames, control.Frame{Seq: 2, Time: time.Now(), Key: "process/bad", Payload: []byte(`{"record":{"name":5}}`)})
+		for g := uint64(2); g <= 5; g++ {
+			rec := running("web", g)
+			rec.Seq, rec.ID = g+1, "proc_web"
+			f.write("process/web", control.Entry{Record: &rec, Events: []control.Event{{Type: fmt.Sprintf("process.n%d", g), Name: "web"}}})
+		}
+		f.mu.Unlock()
+		synctest.Wait()
+		if err := <-waiting; err != nil || looks != 2 {
+			t.Errorf("looked %d times: %v", looks, err)
+		}
+		m.mu.Lock()
+		var told []string
+		for _, e := range m.events {
+			if e.Type != "server.started" {
+				told = append(told, e.Type)
+			}
+		}
+		m.mu.Unlock()
+		want := []string{"process.n0", "supervisor.journal_unreadable", "process.n2", "process.n3", "process.n4", "process.n5"}
+		if !slices.Equal(told, want) {
+			t.Errorf("told %v", told)
+		}
+		end(t, s)
+	})
 }

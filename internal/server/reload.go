@@ -216,7 +216,7 @@ func (s *Server) envChanged(ctx context.Context, change config.EnvChange) {
 func (s *Server) define(def api.Definition) (api.Definition, error) {
 	all := map[string]api.Definition{}
 	for _, name := range s.table.names() {
-		if _, d, _, err := s.table.get(name); err == nil && d != nil {
+		if _, d, err := s.table.get(name); err == nil && d != nil {
 			all[name] = *d
 		}
 	}

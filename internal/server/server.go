@@ -250,7 +250,7 @@ func (s *Server) successor(ctx context.Context, before control.Supervisor) (cont
 // allAtRest says whether nothing lives, as far as the journal is read.
 func (s *Server) allAtRest() bool {
 	for _, name := range s.table.names() {
-		if rec, _, _, err := s.table.get(name); err == nil && !atRest(rec.State) {
+		if rec, _, err := s.table.get(name); err == nil && !atRest(rec.State) {
 			return false
 		}
 	}

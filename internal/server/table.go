@@ -15,7 +15,7 @@ import (
 type table struct {
 	mu      sync.Mutex
 	rows    map[string]*row
-	changed chan struct{} // closed at the next change of any row
+	reading chan struct{} // closed when seq grows; nil while nobody waits
 	seq     uint64        // the journal has been read up to here
 
 	journal string            // the journal that all numbers are of
@@ -27,19 +27,30 @@ type table struct {
 type row struct {
 	rec     control.Record
 	def     *api.Definition
-	changed chan struct{} // closed at the next change of this row
+	changed chan struct{} // closed at the next change of this row; nil while nobody waits
 }
 
 func newTable() *table {
-	return &table{rows: map[string]*row{}, changed: make(chan struct{}), gone: map[string]uint64{}}
+	return &table{rows: map[string]*row{}, gone: map[string]uint64{}}
 }
 
-// put takes the record of a journal entry over, unless what is here is newer.
-func (t *table) put(rec control.Record) {
+// take takes over the journal entries up to seq, unless what is here is newer.
+// Those who wait are woken once for all of them.
+func (t *table) take(entries []control.Entry, seq uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if rec.Seq > t.base {
-		t.set(rec)
+	for _, e := range entries {
+		switch {
+		case e.Record == nil || e.Seq <= t.base:
+		case e.Removed:
+			t.drop(e.Record.Name, e.Seq)
+		default:
+			t.set(*e.Record)
+		}
+	}
+	if seq > t.seq {
+		t.seq = seq
+		wake(&t.reading)
 	}
 }
 
@@ -47,7 +58,7 @@ func (t *table) put(rec control.Record) {
 func (t *table) set(rec control.Record) {
 	r := t.rows[rec.Name]
 	if r == nil {
-		r = &row{changed: make(chan struct{})}
+		r = &row{}
 		t.rows[rec.Name] = r
 	} else if rec.Seq < r.rec.Seq {
 		return
@@ -57,17 +68,12 @@ func (t *table) set(rec control.Record) {
 	}
 	rec.Definition = nil
 	r.rec = rec
-	t.touch(r)
+	wake(&r.changed)
 }
 
 // drop forgets a process that the journal entry seq has removed, unless what is
 // here is newer.
 func (t *table) drop(name string, seq uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if seq <= t.base {
-		return
-	}
 	t.gone[name] = seq
 	if r := t.rows[name]; r != nil && r.rec.Seq <= seq {
 		t.delete(name, r)
@@ -76,7 +82,7 @@ func (t *table) drop(name string, seq uint64) {
 
 func (t *table) delete(name string, r *row) {
 	delete(t.rows, name)
-	t.touch(r)
+	wake(&r.changed)
 }
 
 // replace takes over a list of all processes that includes every entry of the
@@ -110,11 +116,20 @@ func (t *table) replace(recs []control.Record, journal string, asOf uint64) {
 	maps.DeleteFunc(t.gone, func(_ string, seq uint64) bool { return seq <= t.base })
 }
 
-func (t *table) touch(r *row) {
-	close(r.changed)
-	r.changed = make(chan struct{})
-	close(t.changed)
-	t.changed = make(chan struct{})
+// wake wakes those who wait for a change.
+func wake(changed *chan struct{}) {
+	if *changed != nil {
+		close(*changed)
+		*changed = nil
+	}
+}
+
+// waitFor returns a channel that is closed at the next change.
+func waitFor(changed *chan struct{}) <-chan struct{} {
+	if *changed == nil {
+		*changed = make(chan struct{})
+	}
+	return *changed
 }
 
 func (t *table) names() []string {
@@ -123,24 +138,28 @@ func (t *table) names() []string {
 	return slices.Sorted(maps.Keys(t.rows))
 }
 
-// get returns a process, and a channel that is closed when it changes next.
-func (t *table) get(name string) (control.Record, *api.Definition, <-chan struct{}, error) {
+// get returns a process.
+func (t *table) get(name string) (control.Record, *api.Definition, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.rows[name]
 	if r == nil {
-		return control.Record{}, nil, nil, notFound(name)
+		return control.Record{}, nil, notFound(name)
 	}
-	return r.rec, r.def, r.changed, nil
+	return r.rec, r.def, nil
 }
 
 // await waits until ok says yes or an error. It first sees the record as it is.
 func (t *table) await(ctx context.Context, name string, ok func(control.Record, *api.Definition) (bool, error)) (control.Record, error) {
 	for {
-		rec, def, changed, err := t.get(name)
-		if err != nil {
-			return rec, err
+		t.mu.Lock()
+		r := t.rows[name]
+		if r == nil {
+			t.mu.Unlock()
+			return control.Record{}, notFound(name)
 		}
+		rec, def, changed := r.rec, r.def, waitFor(&r.changed)
+		t.mu.Unlock()
 		yes, err := ok(rec, def)
 		if yes || err != nil {
 			return rec, err
@@ -157,22 +176,11 @@ func notFound(name string) error {
 	return api.Errorf(api.CodeNotFound, "cannot find process %q", name)
 }
 
-// reached notes that the journal has been read up to seq.
-func (t *table) reached(seq uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if seq > t.seq {
-		t.seq = seq
-		close(t.changed)
-		t.changed = make(chan struct{})
-	}
-}
-
 // awaitSeq waits until the journal has been read up to seq.
 func (t *table) awaitSeq(ctx context.Context, seq uint64) error {
 	for {
 		t.mu.Lock()
-		have, changed := t.seq, t.changed
+		have, changed := t.seq, waitFor(&t.reading)
 		t.mu.Unlock()
 		if have >= seq {
 			return nil

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"iter"
 	"slices"
@@ -20,9 +21,9 @@ import (
 type fakeSupervisor struct {
 	mu      sync.Mutex
 	journal string
-	entries []control.Entry
+	frames  []control.Frame
 	news    chan struct{}
-	cut     int // Follow ends with an error after so many entries; 0: never
+	cut     int // Follow ends with an error after so many frames; 0: never
 	follows int
 	acked   uint64
 	ackErr  error
@@ -40,21 +41,30 @@ func newFake() *fakeSupervisor {
 func (f *fakeSupervisor) add(rec control.Record, removed bool, events ...string) control.Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	rec.Seq = uint64(len(f.entries) + 1)
+	rec.Seq = uint64(len(f.frames) + 1)
 	if rec.ID == "" {
 		rec.ID = "proc_" + rec.Name
 	}
-	e := control.Entry{Seq: rec.Seq, Time: time.Now(), Record: &rec, Removed: removed}
+	e := control.Entry{Record: &rec, Removed: removed}
 	for _, typ := range events {
 		e.Events = append(e.Events, control.Event{Type: typ, Name: rec.Name, Generation: rec.State.Generation})
 	}
-	f.entries = append(f.entries, e)
+	f.write("process/"+rec.Name, e)
 	if f.recs[rec.Name] = rec; removed {
 		delete(f.recs, rec.Name)
 	}
+	return rec
+}
+
+// write appends a frame; mu is held.
+func (f *fakeSupervisor) write(key string, e control.Entry) {
+	payload, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	f.frames = append(f.frames, control.Frame{Seq: uint64(len(f.frames) + 1), Time: time.Now(), Key: key, Payload: payload})
 	close(f.news)
 	f.news = make(chan struct{})
-	return rec
 }
 
 // reading says how often the journal was followed and how far it was acknowledged.
@@ -64,7 +74,7 @@ func (f *fakeSupervisor) reading() (follows int, acked uint64) {
 	return f.follows, f.acked
 }
 
-func (f *fakeSupervisor) last() uint64 { return max(uint64(len(f.entries)), f.lastSeq) }
+func (f *fakeSupervisor) last() uint64 { return max(uint64(len(f.frames)), f.lastSeq) }
 
 func (f *fakeSupervisor) Info(context.Context) (control.Info, error) {
 	f.mu.Lock()
@@ -97,29 +107,32 @@ func (f *fakeSupervisor) List(context.Context) ([]control.Record, uint64, error)
 	return out, last, nil
 }
 
-func (f *fakeSupervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
-	return func(yield func(control.Entry, error) bool) {
+func (f *fakeSupervisor) Follow(ctx context.Context, after uint64) iter.Seq2[[]control.Frame, error] {
+	return func(yield func([]control.Frame, error) bool) {
 		f.mu.Lock()
 		f.follows++
 		f.mu.Unlock()
 		for n := 0; ; {
 			f.mu.Lock()
-			var todo []control.Entry
-			if int(after) < len(f.entries) {
-				todo = slices.Clone(f.entries[after:])
+			var todo []control.Frame
+			if int(after) < len(f.frames) {
+				todo = slices.Clone(f.frames[after:])
 			}
 			news, cut := f.news, f.cut
 			f.mu.Unlock()
-			for _, e := range todo {
-				if cut > 0 && n >= cut {
-					yield(control.Entry{}, errors.New("the connection is cut"))
+			if cut > 0 {
+				todo = todo[:min(len(todo), cut-n)]
+			}
+			if len(todo) > 0 {
+				if !yield(todo, nil) {
 					return
 				}
-				if !yield(e, nil) {
-					return
-				}
-				n++
-				after = e.Seq
+				n += len(todo)
+				after = todo[len(todo)-1].Seq
+			}
+			if cut > 0 && n >= cut {
+				yield(nil, errors.New("the connection is cut"))
+				return
 			}
 			select {
 			case <-news:

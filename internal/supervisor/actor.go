@@ -411,6 +411,9 @@ func stop(t *time.Timer) {
 	}
 }
 
+// supervisorKey is the key of what concerns no single process.
+const supervisorKey = "supervisor"
+
 func processKey(name string) string    { return "process/" + name }
 func definitionKey(name string) string { return "definition/" + name }
 

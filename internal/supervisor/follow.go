@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -13,11 +12,11 @@ import (
 	"github.com/perdure/perdure/internal/journal"
 )
 
-// Follow implements control.Supervisor. An entry that cannot be read becomes an
-// event that says so, and so do entries that the journal has dropped because
-// nobody read them in time: a reader never stands still and is never misled.
-func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control.Entry, error] {
-	return func(yield func(control.Entry, error) bool) {
+// Follow implements control.Supervisor. Entries that the journal has dropped
+// because nobody read them in time become an event that says so: a reader never
+// stands still and is never misled.
+func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[[]control.Frame, error] {
+	return func(yield func([]control.Frame, error) bool) {
 		s.followers.enter()
 		defer s.followers.Done()
 		for {
@@ -30,50 +29,51 @@ func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[control
 	}
 }
 
+// followLinger is the time that a reader who has read everything leaves us to
+// ourselves when something begins to happen: the end of a process and its next
+// start are read together, after the start.
+const followLinger = 2 * time.Millisecond
+
 // follow yields entries until the end, or until a gap, after which it is called
 // again from where the journal begins.
-func (s *Supervisor) follow(ctx context.Context, after uint64, yield func(control.Entry, error) bool) (uint64, bool) {
-	for f, err := range s.log.Follow(ctx, after) {
+func (s *Supervisor) follow(ctx context.Context, after uint64, yield func([]control.Frame, error) bool) (uint64, bool) {
+	for batch, err := range s.log.FollowBatches(ctx, after, journal.BatchOptions{Linger: followLinger}) {
 		var gap *journal.GapError
 		switch {
 		case errors.As(err, &gap):
 			e := note(gap.First-1, "supervisor.journal_gap", map[string]any{"after": after, "first": gap.First})
-			return gap.First - 1, yield(e, nil)
+			return gap.First - 1, yield([]control.Frame{e}, nil)
 		case err != nil:
-			yield(control.Entry{}, err)
+			yield(nil, err)
 			return 0, false
 		}
-		e, err := decode(f)
-		if err != nil {
-			e = note(f.Seq, "supervisor.journal_unreadable", map[string]any{"seq": f.Seq, "key": f.Key, "error": err.Error()})
+		frames := make([]control.Frame, len(batch))
+		for i, f := range batch {
+			frames[i] = passOn(f)
 		}
-		if !yield(e, nil) {
+		if !yield(frames, nil) {
 			return 0, false
 		}
-		after = f.Seq
+		after = frames[len(frames)-1].Seq
 	}
 	return 0, false
 }
 
 // note is an entry that tells something of the journal itself.
-func note(seq uint64, event string, data map[string]any) control.Entry {
+func note(seq uint64, event string, data map[string]any) control.Frame {
 	e := control.Event{Type: event}
-	e.Data, _ = json.Marshal(data)
-	return control.Entry{Seq: seq, Time: time.Now().UTC(), Events: []control.Event{e}}
+	e.Data, _ = json.Marshal(data)                                        // made of JSON's own types
+	payload, _ := json.Marshal(control.Entry{Events: []control.Event{e}}) // so is this
+	return control.Frame{Seq: seq, Time: time.Now().UTC(), Key: supervisorKey, Payload: payload}
+}
+
+// passOn is a frame of the journal for a reader.
+func passOn(f journal.Frame) control.Frame {
+	return control.Frame{Seq: f.Seq, Time: f.Time, Key: f.Key, Payload: f.Payload}
 }
 
 // decode reads a frame as an entry.
-func decode(f journal.Frame) (control.Entry, error) {
-	var e control.Entry
-	if err := json.Unmarshal(f.Payload, &e); err != nil {
-		return control.Entry{Seq: f.Seq, Time: f.Time}, fmt.Errorf("cannot read journal entry %d (%s): %w", f.Seq, f.Key, err)
-	}
-	e.Seq, e.Time = f.Seq, f.Time
-	if e.Record != nil {
-		e.Record.Seq = f.Seq
-	}
-	return e, nil
-}
+func decode(f journal.Frame) (control.Entry, error) { return passOn(f).Entry() }
 
 // followers are the calls of Follow under way, each by a server.
 type followers struct {

@@ -40,8 +40,8 @@ func (l ownedLog) Delete(key string, payload []byte) (uint64, error) {
 	return l.j.Delete(key, payload)
 }
 
-func (l ownedLog) Follow(ctx context.Context, after uint64) iter.Seq2[journal.Frame, error] {
-	return l.j.Follow(ctx, after)
+func (l ownedLog) FollowBatches(ctx context.Context, after uint64, o journal.BatchOptions) iter.Seq2[[]journal.Frame, error] {
+	return l.j.FollowBatches(ctx, after, o)
 }
 
 func (l ownedLog) Ack(seq uint64) error { return l.j.Ack(seq) }

@@ -52,7 +52,7 @@ type sink interface {
 type log interface {
 	Append(key string, payload []byte) (uint64, error)
 	Delete(key string, payload []byte) (uint64, error)
-	Follow(ctx context.Context, after uint64) iter.Seq2[journal.Frame, error]
+	FollowBatches(ctx context.Context, after uint64, o journal.BatchOptions) iter.Seq2[[]journal.Frame, error]
 	Ack(seq uint64) error
 	LastSeq() uint64
 }

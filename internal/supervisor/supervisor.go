@@ -330,7 +330,7 @@ func (s *Supervisor) say(event string, data map[string]any) {
 func (s *Supervisor) write(e control.Entry) {
 	payload, err := json.Marshal(e)
 	if err == nil {
-		_, err = s.log.Append("supervisor", payload)
+		_, err = s.log.Append(supervisorKey, payload)
 	}
 	if err != nil {
 		s.o.Logger.Error("Cannot write an entry of the supervisor's own", "error", err)

@@ -93,12 +93,18 @@ func open(t *testing.T, dir string) *rig {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for e, err := range s.Follow(ctx, 0) {
+		for frames, err := range s.Follow(ctx, 0) {
 			if err != nil {
 				return
 			}
 			r.mu.Lock()
-			r.entries = append(r.entries, e)
+			for _, f := range frames {
+				e, err := f.Entry()
+				if err != nil {
+					t.Error(err)
+				}
+				r.entries = append(r.entries, e)
+			}
 			close(r.news)
 			r.news = make(chan struct{})
 			r.mu.Unlock()

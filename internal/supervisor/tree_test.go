@@ -437,12 +437,16 @@ func TestExitIsAskedForOnce(t *testing.T) {
 			t.Errorf("asked for %v; code %d, %v", codes, code, asked)
 		}
 		exits := 0
-		for e, err := range s.Follow(context.Background(), 0) {
+		for frames, err := range s.Follow(context.Background(), 0) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e.Exit != nil {
-				exits++
+			for _, f := range frames {
+				if e, err := f.Entry(); err != nil {
+					t.Error(err)
+				} else if e.Exit != nil {
+					exits++
+				}
 			}
 		}
 		if exits != 1 {

@@ -333,16 +333,12 @@ func (w *world) LastSeq() uint64 {
 	return uint64(len(w.frames))
 }
 
-func (w *world) Follow(context.Context, uint64) iter.Seq2[journal.Frame, error] {
-	return func(yield func(journal.Frame, error) bool) {
+func (w *world) FollowBatches(context.Context, uint64, journal.BatchOptions) iter.Seq2[[]journal.Frame, error] {
+	return func(yield func([]journal.Frame, error) bool) {
 		w.mu.Lock()
 		frames := slices.Clone(w.frames)
 		w.mu.Unlock()
-		for _, f := range frames {
-			if !yield(f, nil) {
-				return
-			}
-		}
+		yield(frames, nil)
 	}
 }
 
