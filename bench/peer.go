@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type setup struct {
 	// check, if set, is asked of each program by HTTP, each interval.
 	check    string
 	interval time.Duration
+	// exits asks for a record of how the programs end, if it takes a setting.
+	exits bool
 }
 
 // errCannot says that a peer has no such ability; the row leaves it out.
@@ -40,13 +43,36 @@ type peer interface {
 	name() string
 	// find returns its version, or an error when it is not installed.
 	find(ctx context.Context) (version string, err error)
-	// start writes the configuration into in.dir and begins; the programs may
-	// run later. It may be called again on the same folder after a crash.
+	// configure writes the configuration into in.dir.
+	configure(in *incarnation) error
+	// start begins as a user would; the programs may run later. It is called
+	// again on the same folder after a crash.
 	start(ctx context.Context, in *incarnation) error
 	// stop ends the programs and the supervisor. It may return earlier.
 	stop(ctx context.Context, in *incarnation) error
 	// logFiles lists the files that hold the output of a program.
 	logFiles(in *incarnation, program string) []string
+	// kills says what of it can be killed.
+	kills() []kill
+	// told says whether the peer can tell that a program ended with a code: by a
+	// command, by its own log, or by what it lets a user keep.
+	told(ctx context.Context, in *incarnation, program string, code int) bool
+}
+
+// kill is a part of a peer whose death is measured.
+type kill struct {
+	// what is the name of the part, "" for the whole.
+	what string
+	// of picks the processes by their command.
+	of func(argv []string) bool
+}
+
+// everything is all processes of a peer, without the programs.
+func everything([]string) bool { return true }
+
+// called picks the processes of one command.
+func called(name string) func([]string) bool {
+	return func(argv []string) bool { return filepath.Base(argv[0]) == name }
 }
 
 // incarnation is one run of one peer.
@@ -57,7 +83,13 @@ type incarnation struct {
 	mark  string
 	setup setup
 	// main is the process that start has left running, if it has.
-	main *exec.Cmd
+	main *mainProcess
+}
+
+// mainProcess is waited for by a goroutine of its own.
+type mainProcess struct {
+	cmd  *exec.Cmd
+	done chan struct{}
 }
 
 func allPeers(b *bench) []peer {
@@ -101,6 +133,14 @@ func (in *incarnation) names(suffixes ...string) []string {
 // pids are the peer's own processes, without the programs.
 func (in *incarnation) pids() []int { return marked(in.mark, in.b.tools.child) }
 
+// begin configures the peer and starts it.
+func (in *incarnation) begin(ctx context.Context) error {
+	if err := in.peer.configure(in); err != nil {
+		return err
+	}
+	return in.peer.start(ctx, in)
+}
+
 // launch starts the peer's main process and leaves it running; its output goes
 // to a file in the folder.
 func (in *incarnation) launch(env []string, argv ...string) error {
@@ -109,33 +149,71 @@ func (in *incarnation) launch(env []string, argv ...string) error {
 		return err
 	}
 	defer out.Close()
-	in.main = exec.Command(argv[0], argv[1:]...)
-	in.main.Env = in.environment(env)
-	in.main.Dir = in.dir
-	in.main.Stdout, in.main.Stderr = out, out
-	in.main.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return in.main.Start()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = in.environment(env)
+	cmd.Dir = in.dir
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	m := &mainProcess{cmd, make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		_ = cmd.Wait() // how it ended says nothing here
+	}()
+	in.main = m
+	return nil
+}
+
+// left waits for the end of the main process, and says whether it came in time.
+func (in *incarnation) left(limit time.Duration) bool {
+	if in.main == nil {
+		return true
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-in.main.done:
+		in.main = nil
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // command runs one command of the peer to its end.
 func (in *incarnation) command(ctx context.Context, env []string, argv ...string) error {
+	_, err := in.ask(ctx, env, argv...)
+	return err
+}
+
+// ask runs one command of the peer and returns what it says.
+func (in *incarnation) ask(ctx context.Context, env []string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = in.environment(env)
 	cmd.Dir = in.dir
 	// A daemon that the command leaves behind must not hold a pipe of ours.
-	out, err := os.OpenFile(filepath.Join(in.dir, "command.out"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o644)
+	out, err := os.Create(filepath.Join(in.dir, "command.out"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Run(); err != nil {
-		text, _ := os.ReadFile(out.Name()) // only to say more
-		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, tail(text, 600))
+	err = cmd.Run()
+	text, readErr := os.ReadFile(out.Name())
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, tail(text, 600))
 	}
-	return nil
+	return string(text), readErr
+}
+
+// says looks for a pattern in a file of the folder.
+func says(in *incarnation, name, pattern string) bool {
+	text, err := os.ReadFile(filepath.Join(in.dir, name))
+	return err == nil && regexp.MustCompile(pattern).Match(text)
 }
 
 func (in *incarnation) environment(env []string) []string {
@@ -147,7 +225,7 @@ func (in *incarnation) terminate(s syscall.Signal) error {
 	if in.main == nil {
 		return errors.New("nothing was started")
 	}
-	return in.main.Process.Signal(s)
+	return in.main.cmd.Process.Signal(s)
 }
 
 // end stops the peer and removes everything of it.
@@ -159,7 +237,7 @@ func (in *incarnation) end(ctx context.Context) {
 	in.clean()
 }
 
-// clean kills what is left and waits for the main process.
+// clean kills what is left.
 func (in *incarnation) clean() {
 	killMarked(in.mark, in.b.tools.child)
 	in.b.world.sweep(in.prefix())
@@ -171,7 +249,7 @@ func (in *incarnation) clean() {
 		}
 	}
 	if in.main != nil {
-		_ = in.main.Wait() // how it ended says nothing here
+		<-in.main.done // it has been killed
 		in.main = nil
 	}
 	_ = os.RemoveAll(in.dir) // the whole working folder goes at the end

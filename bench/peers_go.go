@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // resolved is the true path of a command, or "".
@@ -37,8 +39,8 @@ func (p *perdurePeer) find(ctx context.Context) (string, error) {
 	return v, nil
 }
 
-// file writes JSON, which is YAML as well.
-func (p *perdurePeer) file(in *incarnation) (string, error) {
+// configure writes JSON, which is YAML as well.
+func (p *perdurePeer) configure(in *incarnation) error {
 	definitions := map[string]any{}
 	for _, g := range in.setup.programs {
 		d := map[string]any{
@@ -56,19 +58,27 @@ func (p *perdurePeer) file(in *incarnation) (string, error) {
 	}
 	text, err := json.MarshalIndent(map[string]any{"processes": definitions}, "", " ")
 	if err != nil {
-		return "", err
+		return err
 	}
-	return filepath.Join(in.dir, "perdure.yaml"), in.write("perdure.yaml", string(text), 0o644)
+	return in.write("perdure.yaml", string(text), 0o644)
 }
 
 func (p *perdurePeer) state(in *incarnation) string { return filepath.Join(in.dir, "state") }
 
 func (p *perdurePeer) start(ctx context.Context, in *incarnation) error {
-	file, err := p.file(in)
-	if err != nil {
-		return err
+	return in.command(ctx, nil, p.path, "up", "-d", "-f", filepath.Join(in.dir, "perdure.yaml"), "--state-dir", p.state(in))
+}
+
+func (p *perdurePeer) kills() []kill {
+	role := func(name string) func([]string) bool {
+		return func(argv []string) bool { return len(argv) > 1 && argv[1] == name }
 	}
-	return in.command(ctx, nil, p.path, "up", "-d", "-f", file, "--state-dir", p.state(in))
+	return []kill{{"supervisor", role("supervisor")}, {"server", role("server")}, {"both", everything}}
+}
+
+func (p *perdurePeer) told(ctx context.Context, in *incarnation, program string, code int) bool {
+	text, err := in.ask(ctx, nil, p.path, "events", "process.exited", "--name", program, "--json", "--state-dir", p.state(in))
+	return err == nil && strings.Contains(text, fmt.Sprintf(`"code":%d,`, code))
 }
 
 func (p *perdurePeer) stop(ctx context.Context, in *incarnation) error {
@@ -92,7 +102,7 @@ func (pebblePeer) find(ctx context.Context) (string, error) {
 	return versionOf(ctx, "pebble", "version", "--client")
 }
 
-func (pebblePeer) start(_ context.Context, in *incarnation) error {
+func (pebblePeer) configure(in *incarnation) error {
 	var c strings.Builder
 	c.WriteString("services:\n")
 	for _, g := range in.setup.programs {
@@ -106,9 +116,10 @@ func (pebblePeer) start(_ context.Context, in *incarnation) error {
 				g.name, in.setup.interval, in.setup.interval/2, in.setup.check)
 		}
 	}
-	if err := in.write("pebble/layers/001-bench.yaml", c.String(), 0o644); err != nil {
-		return err
-	}
+	return in.write("pebble/layers/001-bench.yaml", c.String(), 0o644)
+}
+
+func (pebblePeer) start(_ context.Context, in *incarnation) error {
 	argv := []string{"pebble", "run"}
 	if in.setup.logs {
 		argv = append(argv, "--verbose") // the only way to have its logs in a file
@@ -118,6 +129,13 @@ func (pebblePeer) start(_ context.Context, in *incarnation) error {
 
 func (pebblePeer) stop(_ context.Context, in *incarnation) error {
 	return in.terminate(syscall.SIGTERM)
+}
+
+func (pebblePeer) kills() []kill { return []kill{{"", everything}} }
+
+// told reads Pebble's own log, which start has in this file.
+func (pebblePeer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	return says(in, "peer.out", fmt.Sprintf(`Service "%s" stopped unexpectedly with code %d\b`, program, code))
 }
 
 func (pebblePeer) logFiles(in *incarnation, _ string) []string {
@@ -133,15 +151,25 @@ func (processComposePeer) find(ctx context.Context) (string, error) {
 	return versionOf(ctx, "process-compose", "version", "--short")
 }
 
-func (processComposePeer) start(_ context.Context, in *incarnation) error {
+func (processComposePeer) configure(in *incarnation) error {
 	processes := map[string]any{}
 	for _, g := range in.setup.programs {
 		d := map[string]any{"command": "exec " + quote(g.argv), "availability": map[string]any{"restart": "always", "backoff_seconds": 0}}
 		if in.setup.logs {
 			d["log_location"] = filepath.Join(in.dir, g.name+".out")
+			// Without rotation it empties the file at each of its starts.
+			d["log_configuration"] = map[string]any{"rotation": map[string]any{"max_size_mb": 100_000, "max_backups": 10}}
 		}
 		if in.setup.check != "" {
-			return errCannot // its shortest interval is a second
+			if in.setup.interval < time.Second {
+				return errCannot // its intervals are whole seconds
+			}
+			u, err := url.Parse(in.setup.check)
+			if err != nil {
+				return err
+			}
+			d["readiness_probe"] = map[string]any{"period_seconds": int(in.setup.interval.Seconds()), "timeout_seconds": 1,
+				"http_get": map[string]any{"host": u.Hostname(), "scheme": "http", "port": u.Port(), "path": "/"}}
 		}
 		processes[g.name] = d
 	}
@@ -149,14 +177,22 @@ func (processComposePeer) start(_ context.Context, in *incarnation) error {
 	if err != nil {
 		return err
 	}
-	if err := in.write("pc.yaml", string(text), 0o644); err != nil {
-		return err
-	}
-	return in.launch(nil, "process-compose", "up", "-t=false", "-u", filepath.Join(in.dir, "pc.sock"), "-f", filepath.Join(in.dir, "pc.yaml"))
+	return in.write("pc.yaml", string(text), 0o644)
+}
+
+func (processComposePeer) start(_ context.Context, in *incarnation) error {
+	return in.launch(nil, "process-compose", "-L", filepath.Join(in.dir, "pc.log"), "up", "-t=false", "-u", filepath.Join(in.dir, "pc.sock"), "-f", filepath.Join(in.dir, "pc.yaml"))
 }
 
 func (processComposePeer) stop(_ context.Context, in *incarnation) error {
 	return in.terminate(syscall.SIGTERM)
+}
+
+func (processComposePeer) kills() []kill { return []kill{{"", everything}} }
+
+func (processComposePeer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	const colour = `(\x1b\[\d+m)*`
+	return says(in, "pc.log", fmt.Sprintf(`exit_code=%s%d %sprocess=%s%s\b`, colour, code, colour, colour, program))
 }
 
 func (processComposePeer) logFiles(in *incarnation, program string) []string {

@@ -30,10 +30,14 @@ func (p *floorPeer) find(context.Context) (string, error) {
 	return "(fork, wait, fork again)", nil
 }
 
-func (p *floorPeer) start(_ context.Context, in *incarnation) error {
+func (p *floorPeer) configure(in *incarnation) error {
 	if in.setup.logs || in.setup.check != "" || len(in.setup.programs[0].argv) > 3 {
 		return errCannot
 	}
+	return nil
+}
+
+func (p *floorPeer) start(_ context.Context, in *incarnation) error {
 	return in.launch(nil, p.path, strconv.Itoa(len(in.setup.programs)), in.b.tools.child, in.b.world.path, in.prefix()+"p")
 }
 
@@ -42,6 +46,10 @@ func (p *floorPeer) stop(_ context.Context, in *incarnation) error {
 }
 
 func (p *floorPeer) logFiles(*incarnation, string) []string { return nil }
+
+func (p *floorPeer) kills() []kill { return nil }
+
+func (p *floorPeer) told(context.Context, *incarnation, string, int) bool { return false }
 
 // runitPeer is runsvdir with a runsv for each program, from Debian's runit.
 type runitPeer struct{}
@@ -55,7 +63,7 @@ func (runitPeer) find(ctx context.Context) (string, error) {
 	return versionOf(ctx, "dpkg-query", "-W", "-f", "${Version}", "runit")
 }
 
-func (runitPeer) start(_ context.Context, in *incarnation) error {
+func (runitPeer) configure(in *incarnation) error {
 	if in.setup.check != "" {
 		return errCannot
 	}
@@ -72,15 +80,50 @@ func (runitPeer) start(_ context.Context, in *incarnation) error {
 				return err
 			}
 		}
+		if err := keepExits(in, p.name); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// keepExits writes the script that runit and s6 run after each end of a
+// program, with its exit code.
+func keepExits(in *incarnation, program string) error {
+	if !in.setup.exits {
+		return nil
+	}
+	return in.write("sv/"+program+"/finish", "#!/bin/sh\necho ended with $1 >>"+filepath.Join(in.dir, program+".exits")+"\n", 0o755)
+}
+
+func keptExit(in *incarnation, program string, code int) bool {
+	return says(in, program+".exits", fmt.Sprintf(`ended with %d\b`, code))
+}
+
+func (runitPeer) start(_ context.Context, in *incarnation) error {
 	return in.launch(nil, "runsvdir", filepath.Join(in.dir, "sv"))
+}
+
+func (runitPeer) kills() []kill {
+	return []kill{{"runsvdir", called("runsvdir")}, {"all of it", everything}}
+}
+
+func (runitPeer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	return keptExit(in, program, code)
 }
 
 // stop: on HUP runsvdir sends TERM to each runsv and ends (runsvdir(8)).
 func (runitPeer) stop(_ context.Context, in *incarnation) error { return in.terminate(syscall.SIGHUP) }
 
-func (runitPeer) logFiles(in *incarnation, program string) []string {
-	return []string{filepath.Join(in.dir, "log", program, "current")}
+func (runitPeer) logFiles(in *incarnation, program string) []string { return rotated(in, program) }
+
+// rotated are the log files of svlogd and of s6-log.
+func rotated(in *incarnation, program string) []string {
+	old, err := filepath.Glob(filepath.Join(in.dir, "log", program, "@*"))
+	if err != nil {
+		return nil
+	}
+	return append(old, filepath.Join(in.dir, "log", program, "current"))
 }
 
 // s6Peer is s6-svscan with an s6-supervise for each program.
@@ -95,7 +138,7 @@ func (s6Peer) find(ctx context.Context) (string, error) {
 	return versionOf(ctx, "dpkg-query", "-W", "-f", "${Version}", "s6")
 }
 
-func (s6Peer) start(_ context.Context, in *incarnation) error {
+func (s6Peer) configure(in *incarnation) error {
 	if in.setup.check != "" {
 		return errCannot
 	}
@@ -110,7 +153,22 @@ func (s6Peer) start(_ context.Context, in *incarnation) error {
 				return err
 			}
 		}
+		if err := keepExits(in, p.name); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (s6Peer) kills() []kill {
+	return []kill{{"s6-svscan", called("s6-svscan")}, {"all of it", everything}}
+}
+
+func (s6Peer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	return keptExit(in, program, code)
+}
+
+func (s6Peer) start(_ context.Context, in *incarnation) error {
 	return in.launch(nil, "s6-svscan", "-c", "4000", "-t", "0", filepath.Join(in.dir, "sv"))
 }
 
@@ -118,13 +176,7 @@ func (s6Peer) stop(ctx context.Context, in *incarnation) error {
 	return in.command(ctx, nil, "s6-svscanctl", "-t", filepath.Join(in.dir, "sv"))
 }
 
-func (s6Peer) logFiles(in *incarnation, program string) []string {
-	old, err := filepath.Glob(filepath.Join(in.dir, "log", program, "@*"))
-	if err != nil {
-		return nil
-	}
-	return append(old, filepath.Join(in.dir, "log", program, "current"))
-}
+func (s6Peer) logFiles(in *incarnation, program string) []string { return rotated(in, program) }
 
 // supervisordPeer is Supervisor.
 type supervisordPeer struct{}
@@ -135,7 +187,7 @@ func (supervisordPeer) find(ctx context.Context) (string, error) {
 	return versionOf(ctx, "supervisord", "--version")
 }
 
-func (supervisordPeer) start(_ context.Context, in *incarnation) error {
+func (supervisordPeer) configure(in *incarnation) error {
 	if in.setup.check != "" {
 		return errCannot
 	}
@@ -145,9 +197,16 @@ func (supervisordPeer) start(_ context.Context, in *incarnation) error {
 		fmt.Fprintf(&c, "[program:%s]\ncommand=%s\nautorestart=true\nstartsecs=0\nstartretries=1000000\n", p.name, quote(p.argv))
 		fmt.Fprintf(&c, "stdout_logfile=%s/%s.out\nstdout_logfile_maxbytes=0\nredirect_stderr=true\n", in.dir, p.name)
 	}
-	if err := in.write("sd.conf", c.String(), 0o644); err != nil {
-		return err
-	}
+	return in.write("sd.conf", c.String(), 0o644)
+}
+
+func (supervisordPeer) kills() []kill { return []kill{{"", everything}} }
+
+func (supervisordPeer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	return says(in, "sd.log", fmt.Sprintf(`exited: %s \(exit status %d\b`, program, code))
+}
+
+func (supervisordPeer) start(_ context.Context, in *incarnation) error {
 	return in.launch(nil, "supervisord", "-c", filepath.Join(in.dir, "sd.conf"))
 }
 
@@ -180,7 +239,7 @@ func (pm2Peer) find(context.Context) (string, error) {
 	return about.Version, json.Unmarshal(text, &about)
 }
 
-func (p pm2Peer) start(ctx context.Context, in *incarnation) error {
+func (p pm2Peer) configure(in *incarnation) error {
 	if in.setup.check != "" {
 		return errCannot
 	}
@@ -208,9 +267,16 @@ func (p pm2Peer) start(ctx context.Context, in *incarnation) error {
 	if err != nil {
 		return err
 	}
-	if err := in.write("eco.json", string(text), 0o644); err != nil {
-		return err
-	}
+	return in.write("eco.json", string(text), 0o644)
+}
+
+func (pm2Peer) kills() []kill { return []kill{{"", everything}} }
+
+func (pm2Peer) told(_ context.Context, in *incarnation, program string, code int) bool {
+	return says(in, "pm2/pm2.log", fmt.Sprintf(`App \[%s:\d+\] exited with code \[%d\]`, program, code))
+}
+
+func (p pm2Peer) start(ctx context.Context, in *incarnation) error {
 	return in.command(ctx, p.env(in), "pm2", "start", "eco.json", "--silent")
 }
 

@@ -18,35 +18,47 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// floors are the ways to get bytes from a pipe into a file.
+var floors = []struct {
+	name string
+	move func(to, from *os.File) error
+}{{"floor: read and write", readWrite}, {"floor: splice", splice}}
+
 // measureLogs lets one program write numbered lines as fast as it can and
 // waits until the supervisor has them in its files.
-func measureLogs(ctx context.Context, b *bench) (*table, error) {
-	t := newTable("Log capture",
+func measureLogs(ctx context.Context, b *bench, t *table, limit time.Duration) error {
+	t.describe("Log capture",
 		"One program writes numbered lines of 100 bytes as fast as the supervisor takes them; MB/s of these lines until all of them are in\n"+
-			"the supervisor's file. Lost and doubled lines are counted in the files afterwards.",
-		"MB/s", "lost", "doubled")
-	t.ratio, t.base = "MB/s", "floor: read and write"
-	lines := 20_000_000
-	rounds := b.rounds
+			"the supervisor's file. As many lines as take it about a second and a half, as a first round tells, which does not count.\n"+
+			"Lost and doubled lines are counted in the files afterwards; the worst of all rounds is told.",
+		column{Name: "MB/s"}, column{Name: "lines"}, column{Name: "lost", Fold: worst}, column{Name: "doubled", Fold: worst})
+	t.Ratio, t.Base = "MB/s", "floor: read and write"
+	lines := map[string]int{}
+	span := 1.5
 	if b.quick {
-		lines, rounds = 2_000_000, min(rounds, 3)
+		span = 0.5
 	}
-	for range rounds {
-		for name, move := range map[string]func(*os.File, *os.File) error{"floor: read and write": readWrite, "floor: splice": splice} {
-			if err := b.pipeToFile(ctx, t, name, lines, move); err != nil {
-				return nil, err
+	// next is how many lines the next round has, by the rate of this one.
+	next := func(name string, rate float64) {
+		lines[name] = min(max(int(rate*1e6/100*span), 1_000_000), 20_000_000)
+	}
+	return b.interleave(ctx, t, turns{b.rounds + 1, limit}, func(ctx context.Context, p peer, round int) error {
+		if p == b.peers[0] {
+			for _, f := range floors {
+				n := max(lines[f.name], 1_000_000)
+				rate, err := b.pipeToFile(ctx, t, f.name, n, f.move, round > 0)
+				if err != nil {
+					return err
+				}
+				next(f.name, rate)
 			}
 		}
-		for _, p := range b.peers {
-			if err := b.captured(ctx, t, p, lines); err != nil && !errors.Is(err, errCannot) {
-				t.note("%s: %v", p.name(), err)
-			}
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
+		rate, err := b.captured(ctx, t, p, max(lines[p.name()], 1_000_000), round > 0)
+		if err == nil {
+			next(p.name(), rate)
 		}
-	}
-	return t, nil
+		return err
+	})
 }
 
 func readWrite(to, from *os.File) error {
@@ -80,17 +92,17 @@ func splice(to, from *os.File) error {
 }
 
 // pipeToFile is the floor: a pipe as large as we may make it, and a file.
-func (b *bench) pipeToFile(ctx context.Context, t *table, name string, lines int, move func(to, from *os.File) error) error {
+func (b *bench) pipeToFile(ctx context.Context, t *table, name string, lines int, move func(to, from *os.File) error, counts bool) (float64, error) {
 	path := filepath.Join(b.dir, "floor.out")
 	file, err := os.Create(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer os.Remove(path)
 	defer file.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer r.Close()
 	if _, err := unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, 1<<20); err != nil {
@@ -100,7 +112,7 @@ func (b *bench) pipeToFile(ctx context.Context, t *table, name string, lines int
 	cmd.Stdout = w
 	begun := time.Now()
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, err
 	}
 	w.Close()
 	moved := make(chan error, 1)
@@ -109,41 +121,50 @@ func (b *bench) pipeToFile(ctx context.Context, t *table, name string, lines int
 	_ = cmd.Process.Kill() // it only rests now; its end closes the pipe
 	_ = cmd.Wait()
 	if err := errors.Join(err, <-moved); err != nil {
-		return err
+		return 0, err
 	}
-	t.add(name, "MB/s", float64(lines)*100/1e6/time.Since(begun).Seconds())
-	lost, doubled, err := count([]string{path}, lines)
-	t.add(name, "lost", float64(lost))
-	t.add(name, "doubled", float64(doubled))
-	return err
+	rate := float64(lines) * 100 / 1e6 / time.Since(begun).Seconds()
+	return rate, t.addLines(name, []string{path}, lines, rate, counts)
 }
 
-func (b *bench) captured(ctx context.Context, t *table, p peer, lines int) error {
-	in, err := b.incarnate(p, 1, "lines", strconv.Itoa(lines))
+// addLines counts the lines in the files; the rate is told when it counts.
+func (t *table) addLines(name string, files []string, lines int, rate float64, counts bool) error {
+	lost, doubled, err := count(files, lines)
 	if err != nil {
 		return err
 	}
+	t.add(name, "lost", float64(lost))
+	t.add(name, "doubled", float64(doubled))
+	if counts {
+		t.add(name, "MB/s", rate)
+		t.add(name, "lines", float64(lines))
+	}
+	return nil
+}
+
+func (b *bench) captured(ctx context.Context, t *table, p peer, lines int, counts bool) (float64, error) {
+	in, err := b.incarnate(p, 1, "lines", strconv.Itoa(lines))
+	if err != nil {
+		return 0, err
+	}
 	in.setup.logs = true
-	if err := p.start(ctx, in); err != nil {
+	if err := in.begin(ctx); err != nil {
 		in.clean()
-		return err
+		return 0, err
 	}
 	defer in.end(ctx)
 	name := in.names()[0]
 	begun, err := b.world.next(ctx, name, 30*time.Second)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := b.world.next(ctx, name+".done", 2*time.Minute); err != nil {
-		return err
+		return 0, err
 	}
 	files := func() []string { return p.logFiles(in, in.setup.programs[0].name) }
 	at := b.settled(ctx, files, int64(lines)*100)
-	t.add(p.name(), "MB/s", float64(lines)*100/1e6/at.Sub(begun.at).Seconds())
-	lost, doubled, err := count(files(), lines)
-	t.add(p.name(), "lost", float64(lost))
-	t.add(p.name(), "doubled", float64(doubled))
-	return err
+	rate := float64(lines) * 100 / 1e6 / at.Sub(begun.at).Seconds()
+	return rate, t.addLines(p.name(), files(), lines, rate, counts)
 }
 
 // settled waits until the files hold all bytes, or have not grown for two
@@ -169,7 +190,7 @@ func (b *bench) settled(ctx context.Context, files func() []string, want int64) 
 }
 
 // numbered finds our lines, whatever the supervisor has put before them.
-var numbered = regexp.MustCompile(`([0-9]{10}) x{88}$`)
+var numbered = regexp.MustCompile(`([0-9]{10}) x{88}`)
 
 // count counts the numbers that are missing and those that came again.
 func count(files []string, lines int) (lost, doubled int, err error) {

@@ -17,67 +17,80 @@ const rested = 1100 * time.Millisecond
 // measureRestart kills one program of each peer in turn and waits for its next
 // start. All peers run at the same time and are idle but for the one that is
 // measured, so that a change of the machine meets all of them.
-func measureRestart(ctx context.Context, b *bench) (*table, error) {
-	t := newTable("Restart latency",
+func measureRestart(ctx context.Context, b *bench, t *table, limit time.Duration) error {
+	t.describe("Restart latency",
 		"From just before `kill -9` of the program to the first instruction of the next one that can be heard, in milliseconds, with no\n"+
-			"backoff configured. *Paced*: the program had lived for more than a second. *At once*: it is killed again as soon as it runs.",
-		"paced p50", "paced p99", "at once p50", "at once p99")
-	t.ratio, t.base = "paced p50", "floor-go"
-	var all []*incarnation
+			"backoff configured. *Paced*: the program had lived for more than a second. *At once*: it is killed again as soon as it runs.\n"+
+			"p50 is the median of the rounds' medians; p99 is of all restarts.",
+		medians("paced p50", "paced p99", "at once p50", "at once p99")...)
+	t.Ratio, t.Base = "paced p50", "floor-go"
+	paced, burst := 10, 40
+	if b.quick {
+		paced = 3
+	}
+	all, pids := b.runEach(ctx, t)
 	defer func() {
 		for _, in := range all {
 			in.end(ctx)
 		}
 	}()
-	pids := map[*incarnation]birth{}
-	for _, p := range b.peers {
-		in, err := b.incarnate(p, 1)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, in)
-		if err := p.start(ctx, in); err != nil {
-			t.note("%s: cannot start: %v", p.name(), err)
-			continue
-		}
-		if pids[in], err = b.world.next(ctx, in.names()[0], 30*time.Second); err != nil {
-			t.note("%s: %v", p.name(), err)
-			delete(pids, in)
-		}
-	}
-	paced, burst := 10*b.rounds, 40*b.rounds
-	if b.quick {
-		paced = 4 * b.rounds
-	}
 	samples := map[string]map[*incarnation][]float64{"paced": {}, "at once": {}}
-	for range paced {
-		b.killEach(ctx, t, all, pids, samples["paced"], 1, rested, time.Minute)
-	}
-	for range b.rounds {
-		b.killEach(ctx, t, all, pids, samples["at once"], burst/b.rounds, 0, 3*time.Second)
+	begun := time.Now()
+	for round := range b.rounds {
+		if round > 0 && time.Since(begun) > limit {
+			t.note("time was up after %d rounds", round)
+			break
+		}
+		now := map[string]map[*incarnation][]float64{"paced": {}, "at once": {}}
+		for range paced {
+			b.killEach(ctx, t, all, pids, now["paced"], samples["paced"], 1, rested)
+		}
+		b.killEach(ctx, t, all, pids, now["at once"], samples["at once"], burst, 0)
+		for kind, by := range now {
+			for in, v := range by {
+				t.add(in.peer.name(), kind+" p50", median(v))
+				samples[kind][in] = append(samples[kind][in], v...)
+			}
+		}
+		progress(t.Row, round+1, b.rounds)
 	}
 	for kind, by := range samples {
 		for in, v := range by {
-			t.add(in.peer.name(), kind+" p50", quantile(v, 0.5))
 			t.add(in.peer.name(), kind+" p99", quantile(v, 0.99))
 		}
 	}
 	t.sortLike(b.peers)
-	return t, ctx.Err()
+	return nil
 }
 
-// killEach kills the program of each incarnation n times, or as often as fits
-// into the budget.
+// runEach starts one program of each peer.
+func (b *bench) runEach(ctx context.Context, t *table) (all []*incarnation, pids map[*incarnation]birth) {
+	pids = map[*incarnation]birth{}
+	for _, p := range b.peers {
+		in, err := b.incarnate(p, 1)
+		if err == nil {
+			all = append(all, in)
+			err = in.begin(ctx)
+		}
+		if err == nil {
+			pids[in], err = b.world.next(ctx, in.names()[0], 30*time.Second)
+		}
+		if err != nil {
+			t.note("%s: cannot start: %v", p.name(), err)
+			delete(pids, in)
+		}
+	}
+	return all, pids
+}
+
+// killEach kills the program of each incarnation n times. A peer that is known
+// to take half a second and more is killed once.
 func (b *bench) killEach(ctx context.Context, t *table, all []*incarnation, pids map[*incarnation]birth,
-	into map[*incarnation][]float64, n int, age, budget time.Duration) {
+	into, known map[*incarnation][]float64, n int, age time.Duration) {
 	for _, in := range all {
-		begun := time.Now()
-		for i := 0; i < n && ctx.Err() == nil && time.Since(begun) < budget; i++ {
+		for i := 0; i < n && ctx.Err() == nil; i++ {
 			old, runs := pids[in]
-			if !runs {
-				break
-			}
-			if slow(into[in]) {
+			if !runs || slow(into[in], known[in]) {
 				break
 			}
 			if young := age - time.Since(old.at); young > 0 {
@@ -90,7 +103,7 @@ func (b *bench) killEach(ctx context.Context, t *table, all []*incarnation, pids
 			}
 			next, err := b.world.next(ctx, old.name, 15*time.Second)
 			if err != nil {
-				t.note("%s: gave its program up after %d restarts: %v", in.peer.name(), len(into[in]), err)
+				t.note("%s: gave its program up after %d restarts: %v", in.peer.name(), len(known[in])+len(into[in]), err)
 				delete(pids, in)
 				break
 			}
@@ -101,16 +114,7 @@ func (b *bench) killEach(ctx context.Context, t *table, all []*incarnation, pids
 	}
 }
 
-// slow says that enough is known of a peer that takes half a second and more.
-func slow(v []float64) bool { return len(v) >= 5 && median(v) > 500 }
-
-// sortLike orders the lines of the table as the peers are.
-func (t *table) sortLike(peers []peer) {
-	var order []string
-	for _, p := range peers {
-		if t.values[p.name()] != nil {
-			order = append(order, p.name())
-		}
-	}
-	t.order = order
+// slow says that enough is known of a peer in this round.
+func slow(now, before []float64) bool {
+	return len(now) > 0 && median(now) > 500 && (len(now) > 1 || len(before) > 0)
 }

@@ -5,31 +5,21 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
 // measureStop counts what lives on after a stop.
-func measureStop(ctx context.Context, b *bench) (*table, error) {
-	t := newTable("Stop of a program with escaped descendants",
+func measureStop(ctx context.Context, b *bench, t *table, limit time.Duration) error {
+	t.describe("Stop of a program with escaped descendants",
 		"A program has four descendants: a plain child, one in a session of its own, one that was forked twice, and one with both. Survivors\n"+
-			"two seconds after the supervisor has ended by its own stop; milliseconds until the program itself was gone.",
-		"survivors of 4", "ms")
+			"two seconds after the supervisor has ended by its own stop, or ten seconds after the program's end where it does not end;\n"+
+			"milliseconds until the program itself was gone.",
+		column{Name: "survivors of 4", Fold: worst}, column{Name: "ms"})
 	kinds := []string{".plain", ".setsid", ".double", ".both"}
-	rounds := b.rounds
-	if b.quick {
-		rounds = min(rounds, 2)
-	}
-	for range rounds {
-		for _, p := range b.peers {
-			if err := b.stopTree(ctx, t, p, kinds); err != nil && !errors.Is(err, errCannot) {
-				t.note("%s: %v", p.name(), err)
-			}
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-		}
-	}
-	return t, nil
+	return b.interleave(ctx, t, turns{b.rounds, limit}, func(ctx context.Context, p peer, _ int) error {
+		return b.stopTree(ctx, t, p, kinds)
+	})
 }
 
 func (b *bench) stopTree(ctx context.Context, t *table, p peer, kinds []string) error {
@@ -38,7 +28,7 @@ func (b *bench) stopTree(ctx context.Context, t *table, p peer, kinds []string) 
 		return err
 	}
 	defer in.clean()
-	if err := p.start(ctx, in); err != nil {
+	if err := in.begin(ctx); err != nil {
 		return err
 	}
 	if _, err := b.world.all(ctx, in.names(append(kinds, "")...), 30*time.Second); err != nil {
@@ -53,14 +43,15 @@ func (b *bench) stopTree(ctx context.Context, t *table, p peer, kinds []string) 
 	begun := time.Now()
 	stopped := make(chan error, 1)
 	go func() { stopped <- p.stop(ctx, in) }()
-	ended(leader.fd, 30*time.Second)
+	if !ended(leader.fd, 30*time.Second) {
+		return errors.Join(fmt.Errorf("the program did not end"), <-stopped)
+	}
 	took := time.Since(begun)
 	if err := <-stopped; err != nil {
 		return err
 	}
-	if in.main != nil {
-		_ = in.main.Wait() // the supervisor's own end; how says nothing here
-		in.main = nil
+	if !in.left(10 * time.Second) {
+		t.note("%s: does not end itself while an escaped descendant lives", p.name())
 	}
 	t.add(p.name(), "survivors of 4", float64(b.world.allEnded(in.prefix(), 2*time.Second)))
 	t.add(p.name(), "ms", float64(took.Microseconds())/1000)

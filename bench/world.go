@@ -143,6 +143,23 @@ func (w *world) listen(ctx context.Context, d time.Duration) {
 	}
 }
 
+// quiet takes births until none has come for d, or the limit is over.
+func (w *world) quiet(ctx context.Context, d, limit time.Duration) {
+	end := time.Now().Add(limit)
+	for left := d; left > 0 && ctx.Err() == nil; left = min(d, time.Until(end)) {
+		timer := time.NewTimer(left)
+		select {
+		case b := <-w.births:
+			w.note(b)
+			timer.Stop()
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
 // drain takes what has been said so far.
 func (w *world) drain() {
 	for {

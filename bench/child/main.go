@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func say(socket, name string) {
@@ -45,6 +46,13 @@ func main() {
 		}
 		lines(n)
 		say(socket, name+".done")
+	case "exit":
+		exit(socket, name)
+	case "ticks":
+		ended := make(chan os.Signal, 1)
+		signal.Notify(ended, syscall.SIGUSR1)
+		say(socket, name)
+		ticks(mode[1], ended)
 	case "tree":
 		say(socket, name)
 		descend(socket, name+".plain", false, "", true)
@@ -72,6 +80,44 @@ func descend(socket, name string, session bool, mode string, wait bool) {
 			fmt.Fprintln(os.Stderr, "child: middle:", err)
 		}
 	}
+}
+
+// exit waits for the signal that says with what to end.
+func exit(socket, name string) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGUSR1, syscall.SIGUSR2)
+	say(socket, name)
+	if <-told == syscall.SIGUSR1 {
+		os.Exit(113)
+	}
+	os.Exit(114)
+}
+
+// ticks writes 20 lines every 10 ms and keeps their number in a file of this
+// process, behind each of them.
+func ticks(prefix string, told <-chan os.Signal) {
+	kept, err := os.Create(fmt.Sprintf("%s.%d", prefix, os.Getpid()))
+	if err == nil {
+		_, err = kept.WriteAt([]byte("0\n"), 0)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for count := 0; err == nil; {
+		for i := 0; i < 20 && err == nil; i++ {
+			line := fmt.Sprintf("T%d %010d ", os.Getpid(), count)
+			if _, err = os.Stdout.WriteString(line + strings.Repeat("x", 99-len(line)) + "\n"); err == nil {
+				count++
+				_, err = kept.WriteAt(fmt.Appendf(nil, "%d\n", count), 0)
+			}
+		}
+		select {
+		case <-told:
+			return
+		case <-tick.C:
+		}
+	}
+	fmt.Fprintln(os.Stderr, "child: cannot write lines:", err)
+	os.Exit(1)
 }
 
 func lines(n int) {
