@@ -218,3 +218,6 @@ func Clip(s string, n int) string {
 	}
 	return s[:n]
 }
+
+// RawTimestamp is Timestamp as it was sent; nil when there is none.
+func (m *Message) RawTimestamp() json.RawMessage { return m.fields[fieldTimestamp] }

@@ -224,6 +224,9 @@ func (b Bound) matchObject(at string, want map[string]any, got any) error {
 // Fill returns a message of a transcript with texts and numbers in place of
 // its marks, to be sent. What "..." leaves open comes from more.
 func (b Bound) Fill(line string, more map[string]any) (string, error) {
+	if !strings.Contains(line, `"<string`) && !strings.Contains(line, `"<number>"`) && !strings.Contains(line, `"..."`) {
+		return line, nil // word for word: the order of its fields may matter
+	}
 	v, err := decode(line)
 	if err != nil {
 		return "", err

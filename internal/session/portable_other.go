@@ -1,0 +1,5 @@
+//go:build !linux
+
+package session
+
+func newTransport(h *Hub, _ bool) (transport, error) { return newNet(h), nil }
