@@ -190,6 +190,20 @@ func strike(t *testing.T, pid int) {
 	eventually(t, fmt.Sprintf("the death of %d", pid), func() bool { return !alive(pid) })
 }
 
+// strikeAll kills processes, none of which sees the death of another.
+func strikeAll(t *testing.T, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		if pid <= 1 {
+			t.Fatalf("cannot kill process %d", pid)
+		}
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // strike tells
+	}
+	for _, pid := range pids {
+		strike(t, pid)
+	}
+}
+
 // info asks the server who it is.
 func (r *rig) info() api.Info {
 	r.t.Helper()

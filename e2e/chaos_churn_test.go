@@ -256,7 +256,7 @@ func TestChurnLeavesNothing(t *testing.T) {
 			t.Errorf("the %s has %d goroutines, a fresh one has %d", part, got, want)
 		}
 	}
-	fresh.ok("up", "-d", "--no-wait") // both parts have died of the dump
+	fresh.ok("up", "-d", "--no-wait") // both parts have died of the dump, and may be back
 	r.ok("up", "-d", "--no-wait")
 	fresh.ok("down")
 	r.ok("down")
@@ -269,14 +269,7 @@ var goroutine = regexp.MustCompile(`(?m)^goroutine \d+`)
 func (r *rig) goroutines(part string) int {
 	r.t.Helper()
 	path := filepath.Join(r.state(), part+".log")
-	b, err := os.ReadFile(filepath.Join(r.state(), map[string]string{"server": "lock", "supervisor": "supervisor.lock"}[part]))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		r.t.Fatalf("the lock of the %s has %q", part, b)
-	}
+	pid := r.owner(map[string]string{"server": "lock", "supervisor": "supervisor.lock"}[part])
 	fi, err := os.Stat(path)
 	if err != nil {
 		r.t.Fatal(err)
@@ -285,7 +278,7 @@ func (r *rig) goroutines(part string) int {
 		r.t.Fatal(err)
 	}
 	eventually(r.t, "the end of the "+part, func() bool { return !alive(pid) })
-	b, err = os.ReadFile(path)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -185,9 +185,7 @@ func (s *soak) killBoth() {
 	if s.rand.IntN(2) == 0 {
 		slices.Reverse(pids)
 	}
-	for _, pid := range pids {
-		strike(s.t, pid)
-	}
+	strikeAll(s.t, pids...)
 	s.ok("up", "-d", "--no-wait")
 }
 

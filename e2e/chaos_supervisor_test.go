@@ -54,9 +54,7 @@ func TestSupervisorKilledUnderLoad(t *testing.T) {
 		if i%2 == 1 {
 			slices.Reverse(order)
 		}
-		strike(t, order[0])
-		strike(t, order[1])
-		// Where the server died last it may have started another supervisor.
+		strikeAll(t, order...)
 		r.ok("up", "-d", "--no-wait")
 		r.same(fmt.Sprintf("kill %d of both", i), before, stay)
 	}
@@ -143,9 +141,7 @@ while :; do sleep 0.1; done
 			before := r.wait("leaver", "running")
 			left := r.number("left", 0)
 			info := r.info()
-			strike(t, info.PID)
-			strike(t, info.SupervisorPID)
-			strike(t, before.PID)
+			strikeAll(t, info.PID, info.SupervisorPID, before.PID)
 			if !alive(left) {
 				t.Fatal("the leftover died with its leader: this proves nothing")
 			}

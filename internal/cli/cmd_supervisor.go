@@ -30,20 +30,23 @@ func (a *app) cmdSupervisor() *cobra.Command {
 // may start: a server without a terminal.
 func (a *app) cmdServer() *cobra.Command {
 	var listen string
-	var report bool
+	var report, guarded bool
 	cmd := &cobra.Command{
 		Use: "server [NAME...]", Hidden: true, Short: "A server without a terminal; started by up -d",
-		RunE: func(cmd *cobra.Command, args []string) error { return a.server(cmd.Context(), args, listen, report) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.server(cmd.Context(), args, listen, report, guarded)
+		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "answer the API on a TCP address too")
-	cmd.Flags().BoolVar(&report, "report", false, "tell the starter on file descriptor 3")
+	cmd.Flags().BoolVar(&report, "report", false, "tell the starter on file descriptor 3; implies --guarded")
+	cmd.Flags().BoolVar(&guarded, "guarded", false, "let the supervisor start it again when it dies")
 	addFiles(a, cmd, "f")
 	return cmd
 }
 
 // server runs a server until everything is stopped. A signal stops everything,
 // a second one kills.
-func (a *app) server(parent context.Context, names []string, listen string, report bool) error {
+func (a *app) server(parent context.Context, names []string, listen string, report, guarded bool) error {
 	var r *host.Report
 	if report {
 		r = host.NewReport() // before anything is started, so that nobody inherits it
@@ -51,6 +54,9 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 	o, err := a.serveOptions(names, listen)
 	if err != nil {
 		return errors.Join(err, r.Fail(err))
+	}
+	if report || guarded {
+		o.Again = a.again(o)
 	}
 	level := slog.LevelInfo
 	if a.flags.verbose {

@@ -137,27 +137,10 @@ func (a *app) upDetached(cmd *cobra.Command, names []string, f *upFlags) error {
 	}
 	ctx, stop := a.interruptible(cmd.Context())
 	defer stop()
-	socket := a.seams.SocketPath(o.StateDir)
-	running, _ := a.seams.Running(o.StateDir)
-	if running != 0 {
-		err := a.applyThere(ctx, socket, running, names)
-		if api.CodeOf(err) == api.CodeUnavailable && a.hasEnded(ctx, o.StateDir) {
-			running, err = 0, nil // it was dying when we looked
-		}
-		if err != nil {
-			return err
-		}
+	if err := a.startOrApply(ctx, &o, names); err != nil {
+		return err
 	}
-	if running == 0 {
-		_, findings, err := a.seams.LoadConfig(o.Files)
-		if err := a.checked(findings, err); err != nil {
-			return err
-		}
-		if socket, err = a.detach(ctx, &o); err != nil {
-			return err
-		}
-	}
-	c, err := a.seams.Dial(DialOptions{Socket: socket})
+	c, err := a.seams.Dial(DialOptions{Socket: a.seams.SocketPath(o.StateDir)})
 	if err != nil {
 		return err
 	}
@@ -170,16 +153,67 @@ func (a *app) upDetached(cmd *cobra.Command, names []string, f *upFlags) error {
 	return err
 }
 
-// detach starts `perdure server` apart from this terminal and returns its socket.
-func (a *app) detach(ctx context.Context, o *ServeOptions) (string, error) {
+// startOrApply starts a server, or applies the file to the one that runs. Between
+// the look and the act another may die or be started, by somebody else or by the
+// supervisor; one of all wins, and the others find it.
+func (a *app) startOrApply(ctx context.Context, o *ServeOptions, names []string) error {
+	late := time.Now().Add(dying)
+	for {
+		if pid, _ := a.seams.Running(o.StateDir); pid != 0 {
+			err := a.applyThere(ctx, a.seams.SocketPath(o.StateDir), pid, names)
+			if api.CodeOf(err) != api.CodeUnavailable || time.Now().After(late) {
+				return err
+			}
+		} else {
+			_, findings, err := a.seams.LoadConfig(o.Files)
+			if err := a.checked(findings, err); err != nil {
+				return err
+			}
+			if err = a.detach(ctx, o); exitCodeOf(err) != exitConflict || time.Now().After(late) {
+				return err
+			}
+		}
+		again := time.NewTimer(10 * time.Millisecond)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// detach starts `perdure server` apart from this terminal, and returns when it answers.
+func (a *app) detach(ctx context.Context, o *ServeOptions) error {
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("cannot find the program perdure itself: %w", err)
+		return fmt.Errorf("cannot find the program perdure itself: %w", err)
 	}
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
-		return "", fmt.Errorf("cannot make the state directory: %w", err)
+		return fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	argv := []string{self, "server", "--report", "--state-dir", o.StateDir}
+	argv := a.serverCommand(self, "--report", o)
+	logPath := filepath.Join(o.StateDir, "server.log")
+	_, pid, err := host.Detach(ctx, argv, logPath)
+	if err != nil {
+		return fmt.Errorf("%w (its log is %s)", err, logPath)
+	}
+	a.say("Perdure runs in the background (pid %d); its own log is %s", pid, logPath)
+	return nil
+}
+
+// again is the command that starts the server of o once more.
+func (a *app) again(o ServeOptions) []string {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return a.serverCommand(self, "--guarded", &o)
+}
+
+// serverCommand is the command of a server in the background.
+func (a *app) serverCommand(self, mode string, o *ServeOptions) []string {
+	argv := []string{self, "server", mode, "--state-dir", o.StateDir}
 	for _, file := range o.Files {
 		argv = append(argv, "--file", file)
 	}
@@ -192,36 +226,13 @@ func (a *app) detach(ctx context.Context, o *ServeOptions) (string, error) {
 	if a.flags.verbose {
 		argv = append(argv, "--verbose")
 	}
-	logPath := filepath.Join(o.StateDir, "server.log")
-	socket, pid, err := host.Detach(ctx, append(append(argv, "--"), o.Only...), logPath)
-	if err != nil {
-		return "", fmt.Errorf("%w (its log is %s)", err, logPath)
-	}
-	a.say("Perdure runs in the background (pid %d); its own log is %s", pid, logPath)
-	return socket, nil
+	return append(append(argv, "--"), o.Only...)
 }
 
 // dying bounds the wait for a server that has been killed and still holds its
-// lock: the kernel gives it back when the last of its threads is gone.
-const dying = 2 * time.Second
-
-// hasEnded waits until no server holds the state directory, or says that one does.
-func (a *app) hasEnded(ctx context.Context, stateDir string) bool {
-	ctx, cancel := context.WithTimeout(ctx, dying)
-	defer cancel()
-	for {
-		if pid, _ := a.seams.Running(stateDir); pid == 0 {
-			return true
-		}
-		timer := time.NewTimer(10 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		}
-	}
-}
+// lock, which the kernel gives back when the last of its threads is gone, or that
+// is coming up and does not answer yet.
+const dying = 5 * time.Second
 
 // applyThere is applyTo with a client of its own.
 func (a *app) applyThere(ctx context.Context, socket string, pid int, names []string) error {

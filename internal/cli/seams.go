@@ -38,6 +38,8 @@ type ServeOptions struct {
 	Logger    *slog.Logger
 	// Ephemeral are definitions without a file (`perdure run`).
 	Ephemeral []api.Definition
+	// Again, when set, starts a server that has died once more.
+	Again []string
 	// Only, when set, starts these processes and what they depend on, and no other.
 	Only []string
 }

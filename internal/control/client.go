@@ -229,6 +229,12 @@ func (c *Client) Ack(ctx context.Context, seq uint64) error {
 	return err
 }
 
+// Guard implements Supervisor.
+func (c *Client) Guard(ctx context.Context, cmd ServerCommand) error {
+	_, err := ask[struct{}](ctx, c, methodGuard, cmd)
+	return err
+}
+
 // Shutdown implements Supervisor.
 func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) error {
 	_, err := ask[struct{}](ctx, c, methodShutdown, shutdownParams{Timeout: api.Duration(timeout)})

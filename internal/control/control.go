@@ -38,6 +38,10 @@ type Supervisor interface {
 	Follow(ctx context.Context, after uint64) iter.Seq2[[]Frame, error]
 	// Ack says that all entries up to seq are safe elsewhere and may be dropped.
 	Ack(ctx context.Context, seq uint64) error
+	// Guard says how the server that asks is started again when it dies. A
+	// command without arguments says that nobody starts it. It holds until
+	// another server, or the same, says otherwise.
+	Guard(ctx context.Context, cmd ServerCommand) error
 	// Shutdown stops all processes in reverse order of dependency, kills what
 	// is left after the timeout, and returns when all are proven gone. The
 	// supervisor then ends. Desired states are not changed. A second Shutdown
@@ -93,6 +97,15 @@ type Command struct {
 	Signal string `json:"signal,omitempty"`
 	// Force is for start: even if the breaker is open.
 	Force bool `json:"force,omitempty"`
+}
+
+// ServerCommand starts a server.
+type ServerCommand struct {
+	Argv []string `json:"argv,omitempty"`
+	Dir  string   `json:"dir,omitempty"`
+	// Env is the whole environment, "KEY=value". It is kept in memory alone,
+	// because it may hold secrets.
+	Env []string `json:"env,omitempty"`
 }
 
 // Record is one process as the supervisor knows it.

@@ -127,6 +127,13 @@ func (f *fake) Ack(_ context.Context, seq uint64) error {
 	return nil
 }
 
+func (f *fake) Guard(_ context.Context, cmd ServerCommand) error {
+	if len(cmd.Argv) == 0 {
+		return nil
+	}
+	return api.Errorf(api.CodeConflict, "%q in %s with %q", cmd.Argv, cmd.Dir, cmd.Env)
+}
+
 func (f *fake) Shutdown(_ context.Context, timeout time.Duration) error {
 	if timeout != 1500*time.Millisecond {
 		return api.Errorf(api.CodeInvalid, "timeout %s", timeout)

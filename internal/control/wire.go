@@ -24,6 +24,7 @@ const (
 	methodList     = "list"
 	methodFollow   = "follow"
 	methodAck      = "ack"
+	methodGuard    = "guard"
 	methodShutdown = "shutdown"
 	methodCancel   = "cancel"
 )

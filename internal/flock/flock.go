@@ -27,6 +27,10 @@ type Lock struct {
 // ended: the kernel closes the files of a dying process before it is gone.
 const dying = 2 * time.Second
 
+// looking bounds the wait for somebody who holds the lock for a moment, only to
+// see whether it is held (Held).
+const looking = 500 * time.Millisecond
+
 // Take takes the lock file at path and writes into it who the caller is. When
 // the lock is held, the error wraps ErrHeld and names the holder. A file that a
 // dead owner has left is taken over. Where the file system keeps no locks, or
@@ -34,9 +38,14 @@ const dying = 2 * time.Second
 // lock that does not lock is none. The file stays when the lock is released:
 // removing it would let two owners hold two files.
 func Take(path string) (*Lock, error) {
+	late := time.Now().Add(looking)
 	for {
 		l, err := take(path)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrHeld) && !Read(path).lives() && time.Now().Before(late):
+			<-time.After(time.Millisecond)
+			continue
+		case err != nil:
 			return nil, err
 		}
 		// Between open and lock somebody may have put another file there.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -95,6 +96,38 @@ func TestOwnersOfOtherVersions(t *testing.T) {
 		}
 		if got := Read(path); got != want {
 			t.Errorf("%q names %+v, not %+v", text, got, want)
+		}
+	}
+}
+
+// Whoever looks whether a lock is held takes it for a moment. That keeps nobody
+// from taking it.
+func TestLookingKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	done := make(chan struct{})
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer close(done)
+	for range 4 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					Held(path)
+				}
+			}
+		})
+	}
+	for range 200 {
+		l, err := Take(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -44,6 +44,9 @@ func lookup(spec *Spec) (string, error) {
 			}
 		}
 	}
+	if spec.Path != "" {
+		return spec.Path, nil
+	}
 	name := spec.Argv[0]
 	if strings.Contains(name, "/") {
 		return name, nil // the kernel resolves it after the change of directory

@@ -21,6 +21,8 @@ type Spec struct {
 	// "" takes no cgroup (short commands).
 	Name string
 	Argv []string
+	// Path is the file to execute. Default: Argv[0], looked up.
+	Path string
 	Dir  string
 	// Env is the whole environment, "KEY=value".
 	Env []string
@@ -39,6 +41,21 @@ type Spec struct {
 	Nice        *int
 	OOMScoreAdj *int
 	NoNewPrivs  bool
+}
+
+// OwnImage is a Path that executes the program that runs now, whatever has
+// become of its file: on Linux the kernel keeps it (proc_pid_exe(5)). Elsewhere
+// it is the file.
+func OwnImage() string {
+	const image = "/proc/self/exe"
+	if _, err := os.Stat(image); err == nil {
+		return image
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return self
 }
 
 // Rlimit is one resource limit; Name is as in api.Definition.Rlimits, and

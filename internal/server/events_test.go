@@ -16,7 +16,7 @@ import (
 func emitted(t *testing.T) map[string][]string {
 	t.Helper()
 	kind := regexp.MustCompile(`^(process|supervisor|server|config|event)\.[a-z_]+$`)
-	files := map[string]bool{"supervisor.lock": true, "supervisor.sock": true, "supervisor.log": true, "server.log": true, "server.pid": true}
+	files := map[string]bool{"supervisor.lock": true, "supervisor.sock": true, "supervisor.log": true, "server.log": true, "server.json": true}
 	out := map[string][]string{}
 	for _, dir := range []string{"supervise", "supervisor", "server", "event"} {
 		paths, err := filepath.Glob(filepath.Join("..", dir, "*.go"))

@@ -59,8 +59,28 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 		letGo(sup)
 		return false, err
 	}
+	if s.ready.Load() {
+		s.beGuarded(ctx, sup)
+	}
 	s.att.set(sup, info)
 	return fresh, nil
+}
+
+// beGuarded tells the supervisor how this server is started again. It is no
+// reason not to serve if that fails.
+func (s *Server) beGuarded(ctx context.Context, sup control.Supervisor) {
+	cmd := control.ServerCommand{Argv: s.o.Again}
+	var err error
+	if len(cmd.Argv) > 0 {
+		cmd.Env = os.Environ()
+		cmd.Dir, err = os.Getwd()
+	}
+	if err == nil {
+		err = sup.Guard(ctx, cmd)
+	}
+	if err != nil {
+		s.o.Logger.Warn("The supervisor does not start this server again if it dies", "error", err)
+	}
 }
 
 func (s *Server) command() []string {

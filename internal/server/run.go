@@ -48,6 +48,10 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 			}
 		})
 	}
+	s.ready.Store(true)
+	if sup, err := s.att.get(); err == nil {
+		s.beGuarded(ctx, sup)
+	}
 	if started != nil {
 		started(s)
 	}

@@ -36,6 +36,9 @@ type Options struct {
 	// Supervisor is the command that starts a supervisor. Default: this
 	// program with the argument "supervisor".
 	Supervisor []string
+	// Again is the command, run in the same directory, by which the supervisor
+	// starts the server again when it dies. Empty: nobody does.
+	Again []string
 	// Embedded runs the supervisor inside this process instead.
 	Embedded bool
 	// Logger takes what concerns the server itself. Default: none.
@@ -56,6 +59,7 @@ type Server struct {
 	finder  finder // nil with an embedded supervisor
 	closers []func() error
 
+	ready  atomic.Bool            // it answers: from now on it is guarded
 	heldUp atomic.Pointer[string] // why the event log cannot be written, nil while it can
 
 	mu         sync.Mutex

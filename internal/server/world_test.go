@@ -153,6 +153,8 @@ func (f *fakeSupervisor) Ack(_ context.Context, seq uint64) error {
 	return nil
 }
 
+func (f *fakeSupervisor) Guard(context.Context, control.ServerCommand) error { return nil }
+
 func (f *fakeSupervisor) Shutdown(context.Context, time.Duration) error { return nil }
 
 // memory is an event store whose writes can be made to fail.

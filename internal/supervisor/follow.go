@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
-	"sync"
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
@@ -17,8 +16,8 @@ import (
 // stands still and is never misled.
 func (s *Supervisor) Follow(ctx context.Context, after uint64) iter.Seq2[[]control.Frame, error] {
 	return func(yield func([]control.Frame, error) bool) {
-		s.followers.enter()
-		defer s.followers.Done()
+		s.servers.enter()
+		defer s.servers.leave()
 		for {
 			next, again := s.follow(ctx, after, yield)
 			if !again {
@@ -75,18 +74,6 @@ func passOn(f journal.Frame) control.Frame {
 // decode reads a frame as an entry.
 func decode(f journal.Frame) (control.Entry, error) { return passOn(f).Entry() }
 
-// followers are the calls of Follow under way, each by a server.
-type followers struct {
-	sync.WaitGroup
-	first chan struct{} // closed when the first one comes
-	once  sync.Once
-}
-
-func (f *followers) enter() {
-	f.Add(1)
-	f.once.Do(func() { close(f.first) })
-}
-
 // awaitFollowers waits until nobody follows the journal, at most for d. When a
 // process has asked for the end, it first waits for a server that is still
 // coming up: it shall read so, and not take us for lost.
@@ -95,14 +82,14 @@ func (s *Supervisor) awaitFollowers(d time.Duration) {
 	defer t.Stop()
 	if _, asked := s.ExitCode(); asked {
 		select {
-		case <-s.followers.first:
+		case <-s.servers.first:
 		case <-t.C:
 			return
 		}
 	}
 	none := make(chan struct{})
 	go func() {
-		s.followers.Wait()
+		s.servers.Wait()
 		close(none)
 	}()
 	select {

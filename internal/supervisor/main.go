@@ -87,12 +87,14 @@ func serve(dir, build string, logger *slog.Logger) error {
 			logger.Error("The control socket failed", "error", err)
 		}
 	})
+	wg.Go(func() { s.guardServer(ctx) })
 	// The server waits for this line; nothing is ever written here again.
 	fmt.Println("ready")
 	for over := false; !over; {
 		select {
-		case <-signals:
-			wg.Go(func() { _ = s.Shutdown(ctx, shutdownDefault) })
+		case sig := <-signals:
+			// As when a process asks for it, so that the server ends as well.
+			wg.Go(func() { s.exit(0, sig.String()) })
 		case <-s.Done():
 			over = true
 		}

@@ -57,9 +57,9 @@ type Supervisor struct {
 	bootID    string
 	closers   []func() error // in the order of opening
 
-	running   sync.WaitGroup // drains under way
-	spawning  chan struct{}  // holds those who are spawning
-	followers followers      // calls of Follow under way
+	running  sync.WaitGroup // drains under way
+	spawning chan struct{}  // holds those who are spawning
+	servers  *servers       // those that follow the journal, and how one is started again
 
 	mu     sync.Mutex
 	actors map[string]*actor
@@ -86,9 +86,9 @@ type end struct {
 func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
 	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
 		actors: map[string]*actor{}, full: map[string]bool{},
-		followers: followers{first: make(chan struct{})},
-		end:       end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
-		spawning:  make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+		servers:  newServers(o.Dir),
+		end:      end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
+		spawning: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 	s.tree = newTree(s)
 	return s
 }
