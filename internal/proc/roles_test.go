@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 func roles() map[string]func(args []string) {
 	return map[string]func([]string){
 		"exit":      func(a []string) { n, _ := strconv.Atoi(a[0]); os.Exit(n) },
-		"block":     func([]string) { fmt.Println("ready"); select {} },
+		"block":     func([]string) { fmt.Println("ready"); block() },
 		"self":      describeSelf,
 		"family":    family,
 		"stubborn":  stubborn,
@@ -113,6 +113,16 @@ func describeSelf([]string) {
 	_ = json.NewEncoder(os.Stdout).Encode(f)
 }
 
+// block waits for ever. It waits for a signal, because a Go program without cgo
+// ends when all that it has would wait for ever.
+func block() {
+	never := make(chan os.Signal, 1)
+	signal.Notify(never, syscall.SIGWINCH)
+	for {
+		<-never
+	}
+}
+
 func roleCmd(role string, args ...string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe", args...)
 	c.Env = append(os.Environ(), roleVar+"="+role)
@@ -146,7 +156,7 @@ func family(args []string) {
 	if len(args) > 0 && args[0] == "leave" {
 		return
 	}
-	select {}
+	block()
 }
 
 func startReady(c *exec.Cmd, kind string) {
@@ -168,7 +178,7 @@ func startReady(c *exec.Cmd, kind string) {
 func stubborn([]string) {
 	signal.Ignore(syscall.SIGTERM)
 	fmt.Println("ready")
-	select {}
+	block()
 }
 
 // obedient ends at TERM with 0, but has a member that ignores it (N8).
@@ -193,7 +203,7 @@ func parent(args []string) {
 		panic(err)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(p.Identity())
-	select {}
+	block()
 }
 
 // hoarder starts a program and never waits for it: its end leaves a zombie.
@@ -201,7 +211,7 @@ func hoarder(args []string) {
 	c := roleCmd(args[0], args[1:]...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	startReady(c, "pid")
-	select {}
+	block()
 }
 
 // subreaper is a supervisor: it starts a family, kills it and prints what was
