@@ -133,6 +133,30 @@ func (l *Lock) Check() error {
 // owner any more.
 func (l *Lock) Release() error { return errors.Join(l.f.Truncate(0), unlock(l.f), l.f.Close()) }
 
+// FD is the lock's descriptor, for a program that this process becomes
+// (execve(2)): the lock belongs to the open file, so it is held throughout if the
+// descriptor is inherited, and Inherited takes it over.
+func (l *Lock) FD() int { return int(l.f.Fd()) }
+
+// Inherited takes over a lock whose descriptor the program before has handed
+// over. It fails when the file is not the locked one any more.
+func Inherited(path string, fd int) (*Lock, error) {
+	f := os.NewFile(uintptr(fd), path)
+	if f == nil {
+		return nil, fmt.Errorf("cannot take %s over: %d is no descriptor", path, fd)
+	}
+	l := &Lock{f, path}
+	err := tryLock(f) // of the same open file: it is held already
+	if err == nil {
+		err = l.Check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot take %s over: %w", path, err)
+	}
+	self().write(f)
+	return l, nil
+}
+
 // Held reports whether somebody holds the lock at path, and who: the pid is 0
 // when the file does not say.
 func Held(path string) (pid int, held bool) {

@@ -284,7 +284,23 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	if !errors.As(err, &v) || v.Version != FormatVersion+1 || !strings.Contains(err.Error(), "newer program") {
 		t.Errorf("got %v", err)
 	}
+	if err := Check(dir); !errors.As(err, &v) || v.Version != FormatVersion+1 {
+		t.Errorf("Check got %v", err)
+	}
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(head) {
 		t.Error("the newer file was touched")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(dir); err != nil {
+		t.Errorf("Check of our own, open: %v", err)
+	}
+	if err := errors.Join(j.Close(), Check(filepath.Join(dir, "none"))); err != nil {
+		t.Error(err)
 	}
 }

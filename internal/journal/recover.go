@@ -80,6 +80,51 @@ func (j *Journal) list() error {
 	return nil
 }
 
+// Check returns an error, a *VersionError where it is that, if this program cannot
+// read the journal in dir. It changes nothing, so that it may be asked while
+// another program has the journal open. A journal that is not there can be read.
+func Check(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the journal: %w", err)
+	}
+	for _, e := range entries {
+		if _, ok := parseSegmentName(e.Name()); !ok || !e.Type().IsRegular() {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		head, err := readHead(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it was removed meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read the journal: %w", err)
+		}
+		if version, _, ok := decodeSegmentHeader(head); ok && version != FormatVersion {
+			return &VersionError{File: path, Version: version}
+		}
+	}
+	return nil
+}
+
+// readHead returns the head of a segment, or as much of it as there is.
+func readHead(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	head := make([]byte, segmentHeader)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return head[:n], nil
+}
+
 // segmentScan is what one segment tells.
 type segmentScan struct {
 	boot     uint64

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrInUse is wrapped by the error of Listen when somebody answers at the path.
@@ -23,6 +24,7 @@ type listener struct {
 	*net.UnixListener
 	path string
 	file os.FileInfo
+	kept atomic.Bool // Close leaves the file: the listener has been handed over
 	once sync.Once
 	err  error
 }
@@ -85,16 +87,45 @@ func bind(path string) (*net.UnixListener, error) {
 // Addr returns the path as it was given to Listen.
 func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close stops listening and removes the socket file if it is still this one's.
+// Close stops listening and removes the socket file if it is still this one's
+// and was not handed over.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.err = l.UnixListener.Close()
+		if l.kept.Load() {
+			return
+		}
 		now, err := os.Lstat(l.path)
 		if err == nil && os.SameFile(now, l.file) {
 			l.err = errors.Join(l.err, os.Remove(l.path))
 		}
 	})
 	return l.err
+}
+
+// Inherited makes a listener of a descriptor from Hand. Path is where it listens;
+// empty for a listener that is not of a path. It owns the descriptor.
+func Inherited(path string, fd int) (net.Listener, error) {
+	f := os.NewFile(uintptr(fd), path)
+	if f == nil {
+		return nil, fmt.Errorf("cannot take over the listener: %d is no descriptor", fd)
+	}
+	defer func() { _ = f.Close() }() // FileListener has made a copy
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot take over the listener at %s: %w", path, err)
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok || path == "" {
+		return l, nil
+	}
+	ul.SetUnlinkOnClose(false)
+	out := &listener{UnixListener: ul, path: path}
+	if out.file, err = os.Lstat(path); err != nil {
+		// Its file was removed: nobody can connect any more.
+		return nil, fmt.Errorf("cannot take over the listener: %w", errors.Join(err, ul.Close()))
+	}
+	return out, nil
 }
 
 // Dial connects to the Unix stream socket at path, of any length on Linux.

@@ -1,0 +1,9 @@
+package sockpath
+
+import (
+	"errors"
+	"net"
+)
+
+// Hand is not possible here.
+func Hand(net.Listener) (int, error) { return -1, errors.ErrUnsupported }
