@@ -42,10 +42,11 @@ func (e *Engine) cycleWith(ctx context.Context, claiming bool) (again bool, err 
 	var left map[string]bool
 	err = e.store.Update(ctx, func(tx store.Tx) error {
 		started, left = nil, map[string]bool{}
-		if err := e.settle(ctx, tx, dirty); err != nil || !claiming {
-			return err
+		// An error of its own: when ctx ends, Update may return before this does.
+		err := e.settle(ctx, tx, dirty)
+		if err == nil && claiming {
+			started, left, err = e.claimAll(ctx, tx, dirty, room)
 		}
-		started, left, err = e.claimAll(ctx, tx, dirty, room)
 		return err
 	})
 	if err != nil {

@@ -59,8 +59,11 @@ func TestLimitsOfAQueue(t *testing.T) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if diff := cmp.Diff(map[string]int{"all": 3, "a": 2, "b": 2}, g.most); diff != "" {
-		t.Errorf("ran at once (-want +got):\n%s", diff)
+	// How many meet depends on the machine; that more never do does not.
+	for key, limit := range map[string]int{"all": 3, "a": 2, "b": 2} {
+		if n := g.most[key]; n < 1 || n > limit {
+			t.Errorf("%d of %q ran at once, at most %d may", n, key, limit)
+		}
 	}
 }
 
