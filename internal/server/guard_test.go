@@ -280,7 +280,10 @@ func TestCommandsOverADeath(t *testing.T) {
 				case !again && (api.CodeOf(err) != api.CodeUnavailable || !strings.Contains(err.Error(), "nobody can tell")):
 					t.Errorf("%v", err)
 				}
-				if pass(time.Second); n.pid != 2 {
+				pass(time.Second)
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if n.pid != 2 {
 					t.Errorf("%d supervisors", n.pid)
 				}
 			})

@@ -152,7 +152,8 @@ func TestDamagedPageIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 8 * 4096; i < len(data); i++ {
+	// The events are in the second half; opening reads only what is before.
+	for i := len(data) / 2; i < len(data); i++ {
 		data[i] = 0xA5
 	}
 	if err := os.WriteFile(path, data, 0o600); err != nil {

@@ -90,12 +90,20 @@ func (w *writer) insert(ctx context.Context, query string, events []*api.Event) 
 }
 
 // Trim removes old events in one transaction.
-func (s *Store) Trim(ctx context.Context, seq uint64, before time.Time, limit int) (n int, first uint64, err error) {
-	err = s.Update(ctx, func(t store.Tx) error {
-		n, first, err = trim(ctx, t, seq, before, limit)
+func (s *Store) Trim(ctx context.Context, seq uint64, before time.Time, limit int) (int, uint64, error) {
+	// When ctx ends, Update may return before its function does: what that has
+	// found is looked at only after a success.
+	var removed int
+	var oldest uint64
+	err := s.Update(ctx, func(t store.Tx) error {
+		var err error
+		removed, oldest, err = trim(ctx, t, seq, before, limit)
 		return err
 	})
-	return n, first, err
+	if err != nil {
+		return 0, 0, err
+	}
+	return removed, oldest, nil
 }
 
 func trim(ctx context.Context, t store.Tx, seq uint64, before time.Time, limit int) (int, uint64, error) {
