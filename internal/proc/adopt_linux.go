@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -31,14 +30,14 @@ func (h *Host) Adopt(id Identity, notify func(Notice)) (*Process, error) {
 		unix.Close(fd)
 		return nil, ErrGone
 	}
-	return h.adoptFD(id, fd, notify)
+	return h.adoptFD(id, fd, nil, notify)
 }
 
 // AdoptFD is Adopt with a pidfd that somebody has held for us (PidFD). The
 // process may have ended meanwhile: then the notice comes at once, with the
-// exit code where the kernel has kept it. The descriptor is taken over, except
-// with an error.
-func (h *Host) AdoptFD(id Identity, fd int, notify func(Notice)) (*Process, error) {
+// exit that its reaper knows, if it is given, or that the kernel has kept. The
+// descriptor is taken over, except with an error.
+func (h *Host) AdoptFD(id Identity, fd int, known *Exit, notify func(Notice)) (*Process, error) {
 	if id.BootID != h.bootID {
 		return nil, ErrGone
 	}
@@ -54,36 +53,17 @@ func (h *Host) AdoptFD(id Identity, fd int, notify func(Notice)) (*Process, erro
 			return nil, ErrGone
 		}
 	}
-	return h.adoptFD(id, fd, notify)
+	return h.adoptFD(id, fd, known, notify)
 }
 
-func (h *Host) adoptFD(id Identity, fd int, notify func(Notice)) (*Process, error) {
+func (h *Host) adoptFD(id Identity, fd int, known *Exit, notify func(Notice)) (*Process, error) {
 	unix.CloseOnExec(fd)
-	p := &Process{h: h, id: id, notify: notify, fd: fd, events: -1}
+	p := &Process{h: h, id: id, notify: notify, fd: fd, events: -1, told: known}
 	if err := h.add(p); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	return p, nil
-}
-
-// pidOf reads which process a pidfd stands for: -1 after it has been reaped
-// (the line "Pid:" of its fdinfo, pidfd_open(2)).
-func pidOf(fd int) (int, error) {
-	b, err := readFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd), make([]byte, 512))
-	if err != nil {
-		return 0, err
-	}
-	for line := range bytes.Lines(b) {
-		if text, is := bytes.CutPrefix(line, []byte("Pid:")); is {
-			text = bytes.TrimSpace(text)
-			if bytes.HasPrefix(text, []byte("-")) {
-				return -1, nil
-			}
-			return int(number(text)), nil
-		}
-	}
-	return 0, fmt.Errorf("descriptor %d is no pidfd", fd)
 }
 
 // identities describes the live processes that carry marker.

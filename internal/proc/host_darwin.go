@@ -80,6 +80,9 @@ func (h *Host) Start(spec Spec, notify func(Notice)) (*Process, error) {
 			files[i+1] = f.Fd()
 		}
 	}
+	for _, f := range spec.Extra {
+		files = append(files, f.Fd())
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -113,9 +116,15 @@ func (h *Host) Adopt(id Identity, notify func(Notice)) (*Process, error) {
 }
 
 // AdoptFD is for Linux only.
-func (h *Host) AdoptFD(Identity, int, func(Notice)) (*Process, error) {
+func (h *Host) AdoptFD(Identity, int, *Exit, func(Notice)) (*Process, error) {
 	return nil, fmt.Errorf("cannot adopt a process by a descriptor on this system: %w", errors.ErrUnsupported)
 }
+
+// Told does nothing: nobody but the parent of a process can tell its exit here.
+func (h *Host) Told(Identity, Exit) {}
+
+// Relayed does nothing; see Told.
+func (h *Host) Relayed(bool) {}
 
 func (h *Host) lives(id Identity) bool {
 	if id.BootID != h.bootID || id.PID <= 0 || id.StartTime == 0 {

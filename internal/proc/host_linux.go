@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,9 @@ type Host struct {
 	cgroups *cgroups // nil means none
 	scans   scanner
 	notes   []string
+
+	// relayed says that Told will bring the exits of what we have adopted.
+	relayed atomic.Bool
 
 	// groupByFD says that a group can be signalled through its leader's pidfd
 	// (PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9): such a signal can never meet
@@ -147,7 +151,7 @@ func (h *Host) probe() error {
 	if h.opt.NoPidfdInfo || !canReadExit(self) {
 		h.opt.NoPidfdInfo = true
 		h.note("this kernel does not keep exit codes for those who are not the parent (Linux 6.15 does): " +
-			"what ends while no supervisor lives has an unknown exit code")
+			"what has lost its supervisor has an unknown exit code when it ends, unless the server lives that started that supervisor")
 	}
 	if h.opt.CgroupName != "" {
 		var why error
@@ -364,17 +368,24 @@ func (h *Host) reapOrphans() {
 		}
 		h.mu.Lock()
 		p := h.byPID[pid]
+		var orphan Identity
+		var exit Exit
 		if p == nil {
 			if h.starting > 0 {
 				h.reapAgain = true
 				h.mu.Unlock()
 				return
 			}
-			_, _, err = waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
+			// Until it is reaped the pid is its own.
+			orphan = h.identityOf(pid)
+			_, exit, err = waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
 		}
 		h.mu.Unlock()
 		if p != nil && !p.look(nil) {
 			return
+		}
+		if p == nil && err == nil && orphan.StartTime != 0 && h.opt.OnOrphan != nil {
+			h.opt.OnOrphan(orphan, exit)
 		}
 		if err != nil && !errors.Is(err, unix.ECHILD) {
 			return

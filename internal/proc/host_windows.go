@@ -34,9 +34,15 @@ func (h *Host) Adopt(Identity, func(Notice)) (*Process, error) {
 }
 
 // AdoptFD is an error.
-func (h *Host) AdoptFD(Identity, int, func(Notice)) (*Process, error) {
+func (h *Host) AdoptFD(Identity, int, *Exit, func(Notice)) (*Process, error) {
 	return nil, unsupported("adopt a process")
 }
+
+// Told does nothing.
+func (h *Host) Told(Identity, Exit) {}
+
+// Relayed does nothing.
+func (h *Host) Relayed(bool) {}
 
 // Identity is empty.
 func (p *Process) Identity() Identity { return Identity{} }

@@ -31,8 +31,11 @@ type Spec struct {
 	// that they cannot be. It must not be changed by the program itself.
 	Marker string
 	// Stdout and Stderr are the child's ends; nil means /dev/null. Standard
-	// input is always /dev/null. The caller keeps and closes its own copies.
+	// input is always /dev/null. Extra are its descriptors from 3 on; they do not
+	// go together with a limit or another setting that is applied before exec.
+	// The caller keeps and closes its own copies of all.
 	Stdout, Stderr *os.File
+	Extra          []*os.File
 
 	// User and Group are names or numbers; empty means unchanged.
 	User, Group string
@@ -86,11 +89,11 @@ type Identity struct {
 
 // Exit is how a leader ended. Code is 128+n after signal n.
 type Exit struct {
-	Code       int
-	Signal     string // "SIGKILL", or empty
-	CoreDumped bool
+	Code       int    `json:"code"`
+	Signal     string `json:"signal,omitempty"` // "SIGKILL", or empty
+	CoreDumped bool   `json:"core_dumped,omitempty"`
 	// Unknown says that it ended, but how cannot be told.
-	Unknown bool
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // Options say how a Host works. The zero value works everywhere.
@@ -105,8 +108,12 @@ type Options struct {
 	CgroupName string
 	// Self is the program that calls Shim first in main. Default: os.Executable.
 	Self string
-	// NoPidfdInfo acts as on Linux before 6.15: the exit code of a process that
-	// is not our child stays unknown. For tests.
+	// OnOrphan, with Subreaper, is told of each child that was reaped and that
+	// nobody here has started: a descendant that the kernel gave us. It comes from
+	// the goroutine of the Host and must not block. May be nil.
+	OnOrphan func(Identity, Exit)
+	// NoPidfdInfo acts as on Linux before 6.15: the kernel keeps no exit code of
+	// a process that is not our child. For tests.
 	NoPidfdInfo bool
 }
 

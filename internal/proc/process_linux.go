@@ -30,14 +30,15 @@ type Process struct {
 	wait     time.Duration
 	nextPoll time.Time
 
-	mu          sync.Mutex
-	fd          int // pidfd of the leader, kept until it is gone; then -1
-	events      int // cgroup.events while we wait for it, else -1
-	phase       phase
-	killed      bool
-	zombieLooks int    // looks at a zombie that somebody else must reap
-	looks       int    // looks at what the leader has left
-	strays      []stat // what has been found in /proc besides the leader
+	mu        sync.Mutex
+	fd        int // pidfd of the leader, kept until it is gone; then -1
+	events    int // cgroup.events while we wait for it, else -1
+	phase     phase
+	killed    bool
+	told      *Exit  // from whoever has reaped it, see Host.Told
+	exitLooks int    // looks for an exit that somebody else must bring
+	looks     int    // looks at what the leader has left
+	strays    []stat // what has been found in /proc besides the leader
 }
 
 // Identity names the process for good.

@@ -50,6 +50,9 @@ func roles() map[string]func(args []string) {
 		"subreaper": subreaper,
 		"hoarder":   hoarder,
 		"nofile":    nofile,
+		"nursery":   nursery,
+		"guardian":  guardian,
+		"reuse":     reuse,
 	}
 }
 

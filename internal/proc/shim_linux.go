@@ -51,6 +51,9 @@ func needsShim(s *Spec) bool {
 // priority, a hard limit) comes before the change of the user, so that is left
 // to the shim too, and with it the directory, which the user must may enter.
 func (l *launch) useShim(self string) error {
+	if len(l.spec.Extra) > 0 {
+		return startError(l.spec, "descriptors cannot be handed over together with settings that are applied before exec", errors.ErrUnsupported)
+	}
 	order, err := json.Marshal(shimOrder{Path: l.path, Dir: l.attr.Dir, Umask: l.spec.Umask, Rlimits: l.spec.Rlimits, Nice: l.spec.Nice,
 		OOMScoreAdj: l.spec.OOMScoreAdj, NoNewPrivs: l.spec.NoNewPrivs, Credential: l.sys.Credential})
 	if err == nil {

@@ -8,8 +8,8 @@ import (
 )
 
 // Start runs a program in a session, a group and (with a Name) a cgroup of its
-// own, with /dev/null as its standard input and no other descriptor than 0, 1
-// and 2 (P4, P15, P31). It returns once the program itself has been executed;
+// own, with /dev/null as its standard input and no other descriptors than 0, 1,
+// 2 and Extra (P4, P15, P31). It returns once the program itself has been executed;
 // any other end is a *StartError, and then there is no notice. The soft limit
 // of open files is the one that we were started with, not the raised one of
 // the Go runtime.
@@ -88,6 +88,9 @@ func newLaunch(h *Host, spec *Spec) (*launch, error) {
 	}
 	// Fd also makes the description blocking, as a child expects it.
 	l.attr = syscall.ProcAttr{Dir: spec.Dir, Env: env, Files: []uintptr{h.null.Fd(), out.Fd(), errOut.Fd()}, Sys: &l.sys}
+	for _, f := range spec.Extra {
+		l.attr.Files = append(l.attr.Files, f.Fd())
+	}
 	if h.cgroups != nil && spec.Name != "" {
 		if l.cgroupFD, l.cgroup, err = h.cgroups.open(spec.Name); err != nil {
 			return nil, startError(spec, err.Error(), err)
