@@ -239,22 +239,62 @@ func TestNamesAndFIFOs(t *testing.T) {
 	open(t, c, "web", Retention{})
 }
 
+// A child writes and ends while nobody captures. What somebody has held is there,
+// found again by its name or by what was held, even where the FIFOs' folder is
+// gone; without it, it is lost.
 func TestHoldKeepsOutputOfTheDead(t *testing.T) {
+	t.Parallel()
+	for how, want := range map[string]string{"named": "o:last words\n", "handed": "o:last words\n", "handed, folder gone": "o:last words\n", "not held": ""} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			p := newPlace(t)
+			c := newCapture(t, p, nil)
+			s := open(t, c, "web", Retention{})
+			out, errs := ends(t, s)
+			held, err := s.FIFOs()
+			must(t, err)
+			must(t, c.Close())
+			if how == "not held" {
+				closeAll(held)
+				held = nil
+			}
+			write(t, out, "last words\n")
+			must(t, errors.Join(out.Close(), errs.Close()))
+			if how == "handed, folder gone" {
+				must(t, os.RemoveAll(p.run))
+			}
+			if how == "named" {
+				defer closeAll(held)
+				held = nil
+			}
+			s, err = newCapture(t, p, nil).Open("web", Retention{}, held...)
+			must(t, err)
+			must(t, s.Drain())
+			equal(t, texts(lines(t, p, "web", Query{Lines: -1})), want)
+			// It goes on with the next generation.
+			out, _ = ends(t, s)
+			put(t, s, out, "more\n")
+			equal(t, texts(lines(t, p, "web", Query{Lines: -1})), want+"o:more\n")
+		})
+	}
+}
+
+func TestWhatIsNoFIFOIsNotTaken(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	c := newCapture(t, p, nil)
-	s := open(t, c, "web", Retention{})
-	out, errs := ends(t, s)
-	a, b, err := Hold(p.run, "web")
+	null, err := os.Open(os.DevNull)
 	must(t, err)
-	defer a.Close()
-	defer b.Close()
-	must(t, c.Close())
-	write(t, out, "last words\n")
-	must(t, errors.Join(out.Close(), errs.Close()))
-	s = open(t, newCapture(t, p, nil), "web", Retention{})
-	must(t, s.Drain())
-	equal(t, texts(lines(t, p, "web", Query{Lines: -1})), "o:last words\n")
+	defer null.Close()
+	for _, fd := range []int{-1, int(null.Fd())} {
+		if _, err := c.Open("web", Retention{}, fd, fd); err == nil {
+			t.Errorf("descriptor %d was taken for a FIFO", fd)
+		}
+	}
+	if _, err := null.Stat(); err != nil {
+		t.Error("what was not taken was closed:", err)
+	}
+	open(t, c, "web", Retention{})
 }
 
 func TestMaxAge(t *testing.T) {

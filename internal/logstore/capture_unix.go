@@ -50,29 +50,55 @@ func NewCapture(o Options) (*Capture, error) {
 }
 
 // Open makes the FIFOs of a process where they do not exist and begins to store
-// what comes through them; what waits in them from before is stored too. Files
-// in LogDir are made with the first byte. A name can be open once.
-func (c *Capture) Open(name string, r Retention) (*Sink, error) {
+// what comes through them; what waits in them from before is stored too. Held
+// are FIFOs of an earlier Sink of the process that somebody has held (FIFOs):
+// with them none are looked for, and they are taken over, except with an error.
+// Files in LogDir are made with the first byte. A name can be open once.
+func (c *Capture) Open(name string, r Retention, held ...int) (*Sink, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	s := &Sink{c: c, name: name, keepFor: r.normal()}
+	opened, err := s.openFIFOs(c.o.RunDir, held)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.enter(s); err != nil {
+		closeAll(opened)
+		return nil, err
+	}
+	return s, nil
+}
+
+// openFIFOs sets the ends that the capture reads and returns those that were
+// opened here.
+func (s *Sink) openFIFOs(runDir string, held []int) (opened []int, err error) {
 	for i := range s.fifo {
-		fd, err := openFIFO(fifoPath(c.o.RunDir, name, i))
+		var fd int
+		if i < len(held) {
+			fd, err = held[i], takeFIFO(held[i])
+		} else if fd, err = openFIFO(fifoPath(runDir, s.name, i)); err == nil {
+			opened = append(opened, fd)
+		}
 		if err != nil {
-			s.closeFIFOs(i)
+			closeAll(opened)
 			return nil, err
 		}
 		s.fifo[i] = int32(fd)
 	}
+	return opened, nil
+}
+
+// enter makes the Sink known and watches its FIFOs. With an error they are the
+// caller's again.
+func (c *Capture) enter(s *Sink) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing || c.sinks[name] != nil {
-		s.closeFIFOs(2)
+	if c.closing || c.sinks[s.name] != nil {
 		if c.closing {
-			return nil, ErrClosed
+			return ErrClosed
 		}
-		return nil, fmt.Errorf("cannot open the logs of %q twice", name)
+		return fmt.Errorf("cannot open the logs of %q twice", s.name)
 	}
 	if n := len(c.free); n > 0 {
 		s.slot, c.free = c.free[n-1], c.free[:n-1]
@@ -80,18 +106,17 @@ func (c *Capture) Open(name string, r Retention) (*Sink, error) {
 		s.slot = uint32(len(c.slots))
 		c.slots = append(c.slots, nil)
 	}
-	c.slots[s.slot], c.sinks[name] = s, s
+	c.slots[s.slot], c.sinks[s.name] = s, s
 	for i, fd := range s.fifo {
 		if err := c.poll.add(int(fd), s.slot, i); err != nil {
 			c.forgetLocked(s)
 			for _, fd := range s.fifo[:i] {
 				c.poll.remove(int(fd))
 			}
-			s.closeFIFOs(2)
-			return nil, fmt.Errorf("cannot watch the output of %q: %w", name, err)
+			return fmt.Errorf("cannot watch the output of %q: %w", s.name, err)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // Remove closes the Sink of name if it is open, and removes its FIFOs and logs.

@@ -18,7 +18,7 @@ type Sink struct{}
 func NewCapture(o Options) (*Capture, error) { return &Capture{o: o}, nil }
 
 // Open returns errors.ErrUnsupported.
-func (c *Capture) Open(name string, _ Retention) (*Sink, error) {
+func (c *Capture) Open(name string, _ Retention, _ ...int) (*Sink, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -36,10 +36,8 @@ func (c *Capture) Remove(name string) error {
 // Close does nothing.
 func (c *Capture) Close() error { return nil }
 
-// Hold returns errors.ErrUnsupported.
-func Hold(_, name string) (stdout, stderr *os.File, err error) {
-	return nil, nil, unsupported("hold the output of " + name)
-}
+// FIFOs returns errors.ErrUnsupported.
+func (s *Sink) FIFOs() ([]int, error) { return nil, unsupported("hold output") }
 
 // ChildEnds returns errors.ErrUnsupported.
 func (s *Sink) ChildEnds() (stdout, stderr *os.File, err error) {

@@ -14,7 +14,7 @@
 // byte, and the next capture continues where the file ends. Elsewhere (and on
 // file systems that cannot splice) they are read and then written; there a
 // SIGKILL between the two loses at most one block of 64 KiB.
-// What is in a FIFO lives as long as somebody holds the FIFO open; see Hold.
+// What is in a FIFO lives as long as somebody holds the FIFO open; see Sink.FIFOs.
 //
 // # Files
 //

@@ -71,26 +71,42 @@ func openFIFO(path string) (int, error) {
 	return fd, nil
 }
 
-// Hold keeps the FIFOs of a process alive without reading them, until closed.
-// While one process holds them, output that waits in them outlives a capture
-// and a child that are both killed.
-func Hold(runDir, name string) (stdout, stderr *os.File, err error) {
-	if err := checkName(name); err != nil {
-		return nil, nil, err
+// FIFOs returns new descriptors of both FIFOs, close-on-exec, for another process
+// to hold: while any is held, output that waits in them outlives a capture and a
+// child that are both killed, and Open takes it up. The caller closes them and
+// does not read.
+func (s *Sink) FIFOs() ([]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
 	}
-	return openPair(func(i int) (*os.File, error) {
-		path := fifoPath(runDir, name, i)
-		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	var out []int
+	for _, fd := range s.fifo {
+		held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
-			return nil, fmt.Errorf("cannot hold the FIFO %s: %w", path, err)
+			closeAll(out)
+			return nil, fmt.Errorf("cannot hold the output of %q: %w", s.name, err)
 		}
-		// Without the non-blocking mode the runtime leaves it out of its poller.
-		if err := unix.SetNonblock(fd, false); err != nil {
-			unix.Close(fd)
-			return nil, fmt.Errorf("cannot hold the FIFO %s: %w", path, err)
-		}
-		return os.NewFile(uintptr(fd), path), nil
-	})
+		out = append(out, held)
+	}
+	return out, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// takeFIFO takes a FIFO over that was held for us.
+func takeFIFO(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return fmt.Errorf("cannot take descriptor %d over: it is not a FIFO", fd)
+	}
+	unix.CloseOnExec(fd)
+	return unix.SetNonblock(fd, true)
 }
 
 func openPair(open func(int) (*os.File, error)) (a, b *os.File, err error) {
@@ -405,7 +421,9 @@ func (s *Sink) Close() error {
 	}
 	err := s.flushStash()
 	s.release()
-	s.closeFIFOs(2)
+	for _, fd := range s.fifo {
+		unix.Close(int(fd))
+	}
 	return err
 }
 
@@ -418,12 +436,6 @@ func (s *Sink) flushStash() error {
 		}
 	}
 	return err
-}
-
-func (s *Sink) closeFIFOs(n int) {
-	for _, fd := range s.fifo[:n] {
-		unix.Close(int(fd))
-	}
 }
 
 // copyBlock is how much a capture that cannot splice takes at once.

@@ -14,18 +14,23 @@ import (
 // runDir returns the folder of the FIFOs: in memory where the system has a
 // private place for it, because making thousands of them on a disk takes
 // seconds, and nothing that uses them outlives the memory. The state directory's
-// "run" leads there. Otherwise it is a plain folder.
+// "run" leads there. Otherwise it is a plain folder. What is there stays in use:
+// processes that live hold the FIFOs in it, and the environment in which this
+// supervisor was started need not be that of the one before.
 func runDir(stateDir, id string) (string, error) {
 	link := filepath.Join(stateDir, "run")
 	if fi, err := os.Lstat(link); err == nil && fi.IsDir() {
-		return link, nil // made where there was no memory to be had; stay there
+		return link, nil // made where there was no memory to be had
+	}
+	if to, err := os.Readlink(link); err == nil && filepath.Base(to) == runName(id) && private(to) {
+		return to, nil
 	}
 	memory := memoryDir()
 	if memory == "" {
 		return link, os.MkdirAll(link, 0o700)
 	}
 	// The journal's name is random, so nobody else can have taken it.
-	dir := filepath.Join(memory, "perdure-"+id)
+	dir := filepath.Join(memory, runName(id))
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return link, os.MkdirAll(link, 0o700)
 	}
@@ -40,6 +45,8 @@ func runDir(stateDir, id string) (string, error) {
 	}
 	return dir, os.Symlink(dir, link)
 }
+
+func runName(id string) string { return "perdure-" + id }
 
 // memoryDir is a folder in memory where we may make folders and nobody else may
 // remove or replace them, or empty: the user's runtime directory (XDG Base
