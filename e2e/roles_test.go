@@ -19,6 +19,8 @@ func playRole(role string) (code int) {
 		signal.Notify(forever, syscall.SIGUSR1)
 		<-forever
 		return 0
+	case "logger":
+		return playLogger()
 	default:
 		fmt.Fprintln(os.Stderr, "there is no role", role)
 		return 64

@@ -87,7 +87,7 @@ func dial(o cli.DialOptions) (cli.Client, error) {
 func serve(ctx context.Context, version string, o cli.ServeOptions, started func(cli.Started)) (int, error) {
 	return server.Run(ctx, server.Options{
 		Files: o.Files, Only: o.Only, Definitions: o.Ephemeral, StateDir: o.StateDir,
-		Listen: o.Listen, TokenFile: o.TokenFile, Logger: o.Logger, Version: version, Again: o.Again,
+		Listen: o.Listen, TokenFile: o.TokenFile, Logger: o.Logger, Version: version, Again: o.Again, Reaps: true,
 	}, func(s *server.Server) {
 		started(cli.Started{Socket: server.SocketPath(o.StateDir), Hurry: s.Hurry})
 	})

@@ -157,6 +157,8 @@ func (c *serverConn) serveRequests(ctx context.Context) error {
 			c.cancel(req.ID)
 		case methodFollow:
 			return c.ending(ctx, c.follow(connCtx, cancel, lines, req))
+		case methodHold:
+			return c.ending(ctx, c.hold(connCtx, cancel, lines, req))
 		default:
 			slots <- struct{}{}
 			reqCtx := c.register(connCtx, req.ID)

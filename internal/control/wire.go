@@ -23,6 +23,7 @@ const (
 	methodCommand  = "command"
 	methodList     = "list"
 	methodFollow   = "follow"
+	methodHold     = "hold"
 	methodAck      = "ack"
 	methodGuard    = "guard"
 	methodShutdown = "shutdown"

@@ -33,6 +33,12 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	if len(info.Notes) == 0 {
 		ok("this system can do all that Perdure asks of it: cgroups, pidfds, exit codes for those who are not the parent")
 	}
+	if held, refused := s.held.counts(); refused > 0 {
+		out = append(out, finding("warning", "raise the hard limit of open files (ulimit -Hn) before `perdure up`",
+			"%d processes are not held: if one ends while no supervisor lives, its exit code and its last output may be lost", refused))
+	} else if held > 0 {
+		ok("the exit codes and the output of %d processes are held for the next supervisor, should this one die", held)
+	}
 	for _, n := range info.Notes {
 		out = append(out, finding("warning", "", "%s", n))
 	}

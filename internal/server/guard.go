@@ -43,13 +43,16 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 		sup, fresh = own, true
 	default:
 		if s.finder == nil {
-			host, err := proc.NewHost(proc.Options{Subreaper: os.Getpid() == 1})
+			reaps := s.o.Reaps || os.Getpid() == 1
+			s.held = newHolder(s.o.Logger, reaps)
+			host, err := proc.NewHost(proc.Options{Subreaper: reaps, OnOrphan: s.held.reaped})
 			if err != nil {
 				return false, err
 			}
-			s.closers = append(s.closers, host.Close)
-			s.finder = &link{dir: s.o.StateDir, command: s.command(), logger: s.o.Logger, host: host}
+			s.closers = append(s.closers, host.Close, s.held.close)
+			s.finder = &link{dir: s.o.StateDir, command: s.command(), logger: s.o.Logger, host: host, held: s.held}
 		}
+		s.held.finish() // with the supervisor before
 		if sup, fresh, err = s.finder.connect(ctx); err != nil {
 			return false, err
 		}
@@ -63,6 +66,7 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 		s.beGuarded(ctx, sup)
 	}
 	s.att.set(sup, info)
+	s.held.follow(ctx, sup, s.table)
 	return fresh, nil
 }
 
@@ -108,6 +112,7 @@ func (s *Server) load(ctx context.Context, sup control.Supervisor) error {
 		return err
 	}
 	s.table.replace(recs, info.Journal, info.LastSeq)
+	s.held.prune(s.table)
 	return nil
 }
 

@@ -142,6 +142,7 @@ func (s *Server) take(ctx context.Context, frames []control.Frame) (uint64, erro
 	}
 	s.table.take(entries, last)
 	for _, e := range entries {
+		s.held.read(e)
 		if e.Removed && e.Record != nil {
 			s.sampler.forget(e.Record.Name)
 		}

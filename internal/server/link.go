@@ -25,6 +25,7 @@ type link struct {
 	command []string // starts a supervisor; "--state-dir DIR" is appended
 	logger  *slog.Logger
 	host    *proc.Host // runs the supervisor and nothing else
+	held    *holder    // what is handed over to it
 	// The last two supervisors that were started here, the newest last. They
 	// belong to the one goroutine that connects.
 	started [2]*launched
@@ -102,15 +103,19 @@ func (l *link) start(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	argv := append(append([]string{}, l.command...), "--state-dir", l.dir)
+	spec := proc.Spec{Argv: append(append([]string{}, l.command...), "--state-dir", l.dir), Env: os.Environ(), Stdout: w, Stderr: out}
+	handing := l.held.handOver()
+	handing.add(&spec)
 	c := &launched{}
-	p, err := l.host.Start(proc.Spec{Argv: argv, Env: os.Environ(), Stdout: w, Stderr: out}, func(n proc.Notice) {
+	p, err := l.host.Start(spec, func(n proc.Notice) {
 		if n.Exited {
 			c.exit.Store(&n.Exit)
 			l.logger.Info("The supervisor has ended", "code", n.Exit.Code, "signal", n.Exit.Signal)
 		}
 	})
 	_ = w.Close()
+	handing.send(ctx)
+	defer handing.wait()
 	if err != nil {
 		return fmt.Errorf("cannot start the supervisor: %w", err)
 	}

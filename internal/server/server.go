@@ -41,6 +41,10 @@ type Options struct {
 	Again []string
 	// Embedded runs the supervisor inside this process instead.
 	Embedded bool
+	// Reaps says that this process is Perdure's alone: it becomes the parent of
+	// what a dead supervisor leaves, so that exit codes are known even where the
+	// kernel does not keep them. Then no other code may start children.
+	Reaps bool
 	// Logger takes what concerns the server itself. Default: none.
 	Logger *slog.Logger
 	// Version is told by Info.
@@ -56,7 +60,8 @@ type Server struct {
 	table   *table
 	sampler *sampler
 	att     *attachment
-	finder  finder // nil with an embedded supervisor
+	finder  finder  // nil with an embedded supervisor, as is held
+	held    *holder // what a dead supervisor would take with it
 	closers []func() error
 
 	ready  atomic.Bool            // it answers: from now on it is guarded

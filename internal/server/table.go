@@ -172,6 +172,14 @@ func (t *table) await(ctx context.Context, name string, ok func(control.Record, 
 	}
 }
 
+// without says that there is no process of that name, by what is known up to a
+// journal entry or further.
+func (t *table) without(name string, seq uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.rows[name] == nil && max(t.base, t.seq) >= seq
+}
+
 func notFound(name string) error {
 	return api.Errorf(api.CodeNotFound, "cannot find process %q", name)
 }

@@ -49,8 +49,7 @@ type actor struct {
 	debt   *debt    // what could not be persisted yet
 	gone   error    // why it takes no more: removed, or the supervisor is closed
 	again  retries
-	// otherBoot says that the journaled state is of another boot of the machine.
-	otherBoot bool
+	past   past // what resume needs; see revive
 }
 
 // retries are the timers of what failed and is tried again.
@@ -396,6 +395,7 @@ func (a *actor) close() {
 	stop(a.again.sweep)
 	stop(a.again.forget)
 	stop(a.again.open)
+	a.letGo()
 	a.stopProbes()
 	if a.sink != nil {
 		if err := a.sink.Close(); err != nil {

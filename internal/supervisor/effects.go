@@ -78,6 +78,7 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	}
 	id := p.Identity()
 	a.proc, a.ident = p, &id
+	_ = a.offer() // it cannot fail
 	return supervise.Input{Kind: supervise.Spawned, Generation: generation, PID: id.PID}
 }
 

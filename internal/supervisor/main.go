@@ -35,6 +35,7 @@ func SocketPath(stateDir string) string { return filepath.Join(stateDir, "superv
 func Main(args []string, build string) int {
 	fs := flag.NewFlagSet("perdure supervisor", flag.ContinueOnError)
 	dir := fs.String("state-dir", "", "the state directory")
+	handOver := fs.Int("handover", -1, "the descriptor on which a server hands over what it has held")
 	if err := fs.Parse(args); err != nil || *dir == "" {
 		fmt.Fprintln(os.Stderr, "perdure supervisor: this is started by `perdure up`; it needs --state-dir DIR")
 		return 2
@@ -43,7 +44,7 @@ func Main(args []string, build string) int {
 	// the collector.
 	debug.SetGCPercent(gcPercent)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", "supervisor")
-	err := serve(*dir, build, logger)
+	err := serve(*dir, build, takeOver(*handOver, logger), logger)
 	switch {
 	case errors.Is(err, flock.ErrHeld):
 		logger.Error("Cannot start", "error", err)
@@ -55,15 +56,32 @@ func Main(args []string, build string) int {
 	return 0
 }
 
+// handOverPatience bounds the wait for what a server has held. It has it ready
+// when it starts us.
+const handOverPatience = 5 * time.Second
+
+// takeOver reads what a server has held, if one has started us to hand it over.
+// It comes before anything is decided about what is recorded.
+func takeOver(fd int, logger *slog.Logger) control.HandedOver {
+	if fd < 0 {
+		return control.HandedOver{}
+	}
+	inherited, err := control.TakeOver(fd, handOverPatience)
+	if err != nil {
+		logger.Warn("Some exit codes may be unknown", "error", err)
+	}
+	return inherited
+}
+
 // serve opens the supervisor and its socket, and returns when all is over.
-func serve(dir, build string, logger *slog.Logger) error {
+func serve(dir, build string, inherited control.HandedOver, logger *slog.Logger) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var s *Supervisor
 	exit := func(int) {
 		go func() { _ = s.Shutdown(ctx, shutdownDefault) }()
 	}
-	s, err := Open(ctx, Options{Dir: dir, Build: build, Logger: logger, OnExit: exit})
+	s, err := Open(ctx, Options{Dir: dir, Build: build, Logger: logger, Inherited: inherited, OnExit: exit})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/logstore"
@@ -21,9 +22,15 @@ import (
 
 // Open returns a supervisor over the state directory. It takes the directory's
 // lock, reads the journal, and adopts what is recorded in it and still lives.
-// The caller calls Close.
+// The caller calls Close. The descriptors of Options.Inherited are taken over.
 func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	o = o.filled()
+	handed := byName(o.Inherited.Held)
+	defer func() {
+		for _, h := range handed {
+			control.CloseFDs(h.FDs)
+		}
+	}()
 	var closers []func() error
 	defer func() {
 		if err != nil {
@@ -48,7 +55,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	// The journal's name, not the directory's: a state directory that was removed
 	// and made anew while its processes lived must not meet them in its cgroups.
-	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: o.cgroupName(id)})
+	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: o.cgroupName(id), NoPidfdInfo: os.Getenv(PidfdInfoVar) == "off"})
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare to run processes: %w", err)
 	}
@@ -78,7 +85,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	if s.bootID, err = proc.BootID(); err != nil {
 		return nil, err
 	}
-	if err := s.recover(ctx, j); err != nil {
+	h.Relayed(o.Inherited.Reaps)
+	if err := s.recover(ctx, j, handed); err != nil {
 		return nil, err
 	}
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
@@ -92,8 +100,13 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	return s, nil
 }
 
-// CgroupVar is the environment variable that turns cgroups off.
-const CgroupVar = "PERDURE_CGROUP"
+// CgroupVar and PidfdInfoVar are the environment variables that turn off what the
+// kernel can do, with the value "off": cgroups, and exit codes for those who are
+// not the parent (PIDFD_GET_INFO).
+const (
+	CgroupVar    = "PERDURE_CGROUP"
+	PidfdInfoVar = "PERDURE_PIDFD_INFO"
+)
 
 // cgroupName names the folder of a journal's cgroups; empty means none.
 func (o Options) cgroupName(journal string) string {
@@ -159,6 +172,18 @@ func (a hostAdapter) adopt(id proc.Identity, notify func(proc.Notice)) (live, er
 	return p, nil
 }
 
+func (a hostAdapter) adoptHeld(id proc.Identity, fd int, known *proc.Exit, notify func(proc.Notice)) (live, error) {
+	p, err := a.h.AdoptFD(id, fd, known, notify)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (a hostAdapter) told(id proc.Identity, exit proc.Exit) { a.h.Told(id, exit) }
+
+func (a hostAdapter) relayed(on bool) { a.h.Relayed(on) }
+
 func (a hostAdapter) find(marker string) []proc.Identity { return a.h.Find(marker) }
 
 func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error) {
@@ -170,8 +195,8 @@ func (a hostAdapter) release(name string) error { return a.h.Release(name) }
 // captureAdapter makes outputs of a *logstore.Capture.
 type captureAdapter struct{ c *logstore.Capture }
 
-func (a captureAdapter) open(name string, r logstore.Retention) (sink, error) {
-	s, err := a.c.Open(name, r)
+func (a captureAdapter) open(name string, r logstore.Retention, held ...int) (sink, error) {
+	s, err := a.c.Open(name, r, held...)
 	if err != nil {
 		return nil, err
 	}

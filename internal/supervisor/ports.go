@@ -19,6 +19,12 @@ import (
 type host interface {
 	start(spec proc.Spec, notify func(proc.Notice)) (live, error)
 	adopt(id proc.Identity, notify func(proc.Notice)) (live, error)
+	// adoptHeld adopts by a pidfd that somebody has held, and by the exit that he
+	// knows, if any. It takes the pidfd over, except with an error.
+	adoptHeld(id proc.Identity, fd int, known *proc.Exit, notify func(proc.Notice)) (live, error)
+	// told brings an exit of what was adopted, relayed whether that may come.
+	told(id proc.Identity, exit proc.Exit)
+	relayed(on bool)
 	// find returns what carries a marker in its environment and lives.
 	find(marker string) []proc.Identity
 	// sweep ends what a dead leader has left and says how much of it still lives.
@@ -30,19 +36,22 @@ type host interface {
 // live is one process that has been started or adopted.
 type live interface {
 	Identity() proc.Identity
+	PidFD() (int, error)
 	Signal(name string) error
 	Kill() error
 }
 
 // outputs makes the places that output goes to.
 type outputs interface {
-	open(name string, r logstore.Retention) (sink, error)
+	// open takes FIFOs over that somebody has held, except with an error.
+	open(name string, r logstore.Retention, held ...int) (sink, error)
 	remove(name string) error
 }
 
 // sink takes the output of one process.
 type sink interface {
 	ChildEnds() (stdout, stderr *os.File, err error)
+	FIFOs() ([]int, error)
 	Drain() error
 	Configure(r logstore.Retention)
 	Close() error

@@ -26,7 +26,8 @@ type latest interface {
 
 // recover rebuilds the actors from the journal and adopts what still lives.
 // What cannot be read is told and left alone; nothing is signalled on a guess.
-func (s *Supervisor) recover(ctx context.Context, j latest) error {
+// What is used of held, by name, is taken out of it.
+func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held) error {
 	defs := map[string]control.Entry{}
 	procs := map[string]control.Entry{}
 	for f, err := range j.LatestErr() {
@@ -57,6 +58,7 @@ func (s *Supervisor) recover(ctx context.Context, j latest) error {
 			continue
 		}
 		s.actors[name] = s.revive(name, e, procs[name])
+		s.actors[name].takeHeld(held)
 		delete(procs, name)
 		all = append(all, *e.Record.Definition)
 	}
@@ -131,14 +133,19 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 		rec = last.Record
 		a.state, a.seq, a.ident = rec.State, max(def.Seq, last.Seq), rec.Identity
 	}
-	a.otherBoot = rec.BootID != s.bootID
+	a.past.otherBoot = rec.BootID != s.bootID
 	return a
 }
 
 // resume brings a revived process back: a live generation is adopted, one that
 // ended meanwhile is decided upon once, and timers run on.
 func (a *actor) resume() error {
-	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.otherBoot}
+	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.past.otherBoot}
+	defer func() {
+		if a.again.open == nil {
+			a.letGo()
+		}
+	}()
 	if a.state.Removed {
 		a.sup.tree.removing(a.who.name)
 	}
@@ -167,22 +174,37 @@ func (a *actor) openSink() error {
 	if a.sink != nil {
 		return nil
 	}
-	sink, err := a.sup.out.open(a.who.name, retention(a.def))
+	sink, err := a.sup.out.open(a.who.name, retention(a.def), a.heldFIFOs()...)
 	if err != nil {
 		a.sup.o.Logger.Error("Cannot keep output; it is tried again", "process", a.who.name, "error", err)
 		stop(a.again.open)
-		a.again.open = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).openSink}) })
+		a.again.open = time.AfterFunc(retryStorage, func() {
+			a.post(message{do: func(a *actor) error {
+				err := a.openSink()
+				if a.sink != nil {
+					a.letGo()
+				}
+				return err
+			}})
+		})
 		return nil
 	}
 	a.sink = sink
+	if held := a.heldFIFOs(); held != nil {
+		held[0], held[1] = -1, -1 // they are the sink's
+	}
 	return nil
 }
 
-// adoptLive adopts the recorded generation, or, when the supervisor died
+// adoptLive adopts the recorded generation by what was held of it, or, where
+// nobody has held it, if it lives, or, when the supervisor died
 // between its start and its record, the leader that carries its marker. Without
 // a leader it returns 0 and notes whose rest is to be ended.
 func (a *actor) adoptLive() int {
 	generation := a.state.Generation
+	if pid := a.adoptHeld(); pid != 0 {
+		return pid
+	}
 	if a.ident != nil {
 		p, err := a.sup.host.adopt(*a.ident, a.notify(generation))
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
@@ -21,6 +22,8 @@ type servers struct {
 	first          chan struct{} // closed when the first one comes
 	once           sync.Once
 	path           string // of the file that keeps command over our death
+	// passing is to the one that holds our processes, nil while none does.
+	passing atomic.Pointer[passing]
 
 	mu      sync.Mutex
 	count   int // of those who follow

@@ -37,6 +37,9 @@ type Options struct {
 	// clock and math/rand.
 	Clock func() supervise.Instant
 	Roll  func() float64
+	// Inherited is what the server that starts this supervisor has held of the
+	// processes since the one before.
+	Inherited control.HandedOver
 	// OnExit is called at most once when a process asks that Perdure end.
 	// Default: the supervisor shuts itself down.
 	OnExit func(code int)

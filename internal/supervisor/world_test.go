@@ -46,6 +46,8 @@ type world struct {
 	deaf    map[string]bool            // ignores signals
 	stuck   map[string]bool            // ignores SIGKILL as well
 	noSink  error
+	held    map[string]control.Held // handed over to the next supervisor
+	passes  bool                    // pidfds can be had
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,7 +61,7 @@ func (w *world) open() *Supervisor {
 		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w)
 	s.bootID, s.journalID = w.bootID, "journal"
-	if err := s.recover(context.Background(), w); err != nil {
+	if err := s.recover(context.Background(), w, w.held); err != nil {
 		w.t.Fatal(err)
 	}
 	return s
@@ -116,6 +118,13 @@ type fakeProcess struct {
 }
 
 func (p *fakeProcess) Identity() proc.Identity { return p.id }
+
+func (p *fakeProcess) PidFD() (int, error) {
+	if !p.w.passes {
+		return -1, proc.ErrGone
+	}
+	return 1 << 30, nil // closing it does nothing
+}
 
 // end makes the process end by itself.
 func (p *fakeProcess) end(code int, signal string) {
@@ -218,6 +227,22 @@ func (h simHost) adopt(id proc.Identity, notify func(proc.Notice)) (live, error)
 	return p, nil
 }
 
+func (h simHost) adoptHeld(id proc.Identity, _ int, known *proc.Exit, notify func(proc.Notice)) (live, error) {
+	if known == nil {
+		return h.adopt(id, notify)
+	}
+	w := h.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("adopt the end of %d", id.PID)
+	p := &fakeProcess{w: w, id: id, notify: notify, over: true}
+	go notify(proc.Notice{Exited: true, Exit: *known, Gone: true})
+	return p, nil
+}
+
+func (h simHost) told(proc.Identity, proc.Exit) {}
+func (h simHost) relayed(bool)                  {}
+
 func (h simHost) find(marker string) []proc.Identity {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
@@ -268,7 +293,7 @@ func (o simOutputs) remove(name string) error {
 	return nil
 }
 
-func (o simOutputs) open(name string, _ logstore.Retention) (sink, error) {
+func (o simOutputs) open(name string, _ logstore.Retention, _ ...int) (sink, error) {
 	w := o.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -289,6 +314,7 @@ func (s *fakeSink) Drain() error {
 	s.w.note("drain %s", s.name)
 	return nil
 }
+func (s *fakeSink) FIFOs() ([]int, error)        { return nil, nil }
 func (s *fakeSink) Configure(logstore.Retention) {}
 func (s *fakeSink) Close() error                 { return nil }
 
