@@ -71,7 +71,9 @@ type ApplyRequest struct {
 	Full bool `json:"full"`
 	// Boot says that this is `perdure up` on a supervisor that runs nothing
 	// yet: processes with autostart get the wish to run, but for those that
-	// were stopped by hand and are "unless-stopped".
+	// were stopped by hand and are "unless-stopped". It means nothing to processes
+	// whose supervisor has died in this boot of the machine: they go on as they
+	// were.
 	Boot bool `json:"boot"`
 	// Hold says that no live process is restarted for a change: its next
 	// generation has it.

@@ -139,6 +139,7 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 			return nil
 		}
 		what = changed
+		a.past.cutOff = false // it goes on as something else
 		if err := a.define(def, &spec, "process.redefined"); err != nil {
 			return err
 		}
@@ -200,7 +201,7 @@ func (s *Supervisor) wakeOthers(given map[string]bool) {
 	for name, a := range s.actors {
 		if !given[name] {
 			a.post(message{do: func(a *actor) error {
-				if a.state.Desired != api.DesiredRunning {
+				if a.state.Desired != api.DesiredRunning || a.goesOn() {
 					return nil
 				}
 				return a.step(supervise.Input{Kind: supervise.Start, Force: true})
@@ -212,7 +213,7 @@ func (s *Supervisor) wakeOthers(given map[string]bool) {
 // autostart starts the process if its definition says so. One that was stopped
 // by hand stays stopped if it is "unless-stopped".
 func (a *actor) autostart() error {
-	if a.def.Autostart != nil && !*a.def.Autostart {
+	if a.def.Autostart != nil && !*a.def.Autostart || a.goesOn() {
 		return nil
 	}
 	byHand := a.state.Desired == api.DesiredStopped && a.state.State == api.StateStopped
@@ -220,6 +221,25 @@ func (a *actor) autostart() error {
 		return nil
 	}
 	return a.start(supervise.Input{Kind: supervise.Start, Force: true})
+}
+
+// goesOn says that a boot means nothing to the process, because it is none: the
+// supervisor before was cut off, and the process goes on as it was, be it alive,
+// waiting for its next start, or at rest for good. What is done is not done twice
+// for a crash of ours. Only a shutdown that was cut off is a reason to begin anew.
+func (a *actor) goesOn() bool {
+	if !a.past.cutOff {
+		return false
+	}
+	switch a.state.State {
+	case api.StateIdle:
+		return false
+	case api.StateStopped:
+		return a.state.Reason != api.ReasonShutdown
+	case api.StateStopping:
+		return a.state.StopCause != api.ReasonShutdown
+	}
+	return true
 }
 
 // start carries out a start or restart that somebody asked for. What waits for

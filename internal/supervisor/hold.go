@@ -140,6 +140,8 @@ func byName(all []control.Held) map[string]control.Held {
 type past struct {
 	// otherBoot says that the journaled state is of another boot of the machine.
 	otherBoot bool
+	// cutOff says that the supervisor before has died in this boot of the machine.
+	cutOff bool
 	// held is what somebody has held of the recorded generation. Its descriptors
 	// are the actor's until they are taken over.
 	held *control.Held

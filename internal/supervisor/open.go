@@ -86,7 +86,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	h.Relayed(o.Inherited.Reaps)
-	if err := s.recover(ctx, j, handed); err != nil {
+	if err := s.recover(ctx, j, handed, report.Clean); err != nil {
 		return nil, err
 	}
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}

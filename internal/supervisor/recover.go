@@ -26,8 +26,9 @@ type latest interface {
 
 // recover rebuilds the actors from the journal and adopts what still lives.
 // What cannot be read is told and left alone; nothing is signalled on a guess.
-// What is used of held, by name, is taken out of it.
-func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held) error {
+// What is used of held, by name, is taken out of it. Clean says that the journal
+// was closed in order.
+func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held, clean bool) error {
 	defs := map[string]control.Entry{}
 	procs := map[string]control.Entry{}
 	for f, err := range j.LatestErr() {
@@ -62,6 +63,7 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 		delete(procs, name)
 		all = append(all, *e.Record.Definition)
 	}
+	s.markCutOff(clean)
 	for name, e := range procs {
 		s.buryHalf(name, e)
 	}
@@ -71,6 +73,22 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 	}
 	s.tree.refresh()
 	return nil
+}
+
+// markCutOff tells all processes whether the supervisor before was cut off: it
+// has not closed its journal, or has left something under way.
+func (s *Supervisor) markCutOff(clean bool) {
+	cutOff := !clean
+	for _, a := range s.actors {
+		switch a.state.State {
+		case api.StateIdle, api.StateStopped, api.StateExited, api.StateFailed, api.StateDependencyFailed:
+		default:
+			cutOff = true
+		}
+	}
+	for _, a := range s.actors {
+		a.past.cutOff = cutOff && !a.past.otherBoot
+	}
 }
 
 // buryHalf goes on with a removal that was cut off between the definition and

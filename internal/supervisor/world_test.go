@@ -48,6 +48,7 @@ type world struct {
 	noSink  error
 	held    map[string]control.Held // handed over to the next supervisor
 	passes  bool                    // pidfds can be had
+	clean   bool                    // the journal was closed in order
 }
 
 func newWorld(t *testing.T) *world {
@@ -61,7 +62,7 @@ func (w *world) open() *Supervisor {
 		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w)
 	s.bootID, s.journalID = w.bootID, "journal"
-	if err := s.recover(context.Background(), w, w.held); err != nil {
+	if err := s.recover(context.Background(), w, w.held, w.clean); err != nil {
 		w.t.Fatal(err)
 	}
 	return s
