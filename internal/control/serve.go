@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -215,7 +216,9 @@ func (c *serverConn) refuse(err error) {
 
 // ending returns nil for the ways in which a connection ends in peace.
 func (c *serverConn) ending(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	// The other end may die at any instant, and while something is written to it.
+	gone := errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	if ctx.Err() != nil || gone || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
