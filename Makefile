@@ -22,6 +22,7 @@ run: build ## Build it and run an example stack in the foreground (Ctrl-C stops 
 
 test: ## Find or install what the tests need, then run them all, e2e included
 	scripts/setup.sh
+	scripts/sdk.sh
 	$(GO) test ./...
 
 race: ## Run all tests but e2e with the race detector (needs a C compiler)

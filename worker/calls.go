@@ -72,13 +72,11 @@ func (c *calls) later(f func()) {
 	}
 }
 
-// set sets up a command and says whether it is the first of all.
-func (c *calls) set(name string, f CommandFunc) (first bool) {
+// set sets up a command.
+func (c *calls) set(name string, f CommandFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first = len(c.byName) == 0
 	c.byName[name] = f
-	return first
 }
 
 // any says whether commands are set up.
@@ -165,12 +163,7 @@ func (w *Worker) OnCommand(name string, f CommandFunc) {
 	if !w.addressed() {
 		return
 	}
-	if !w.calls.set(name, f) {
-		return
-	}
-	w.mu.Lock()
-	w.link.again = w.link.welcome.Version > 0 && !w.link.told
-	w.mu.Unlock()
+	w.calls.set(name, f)
 	w.nudge()
 }
 

@@ -182,9 +182,8 @@ const (
 func (w *Worker) next(buf []byte) (batch []byte, what int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.link.again {
-		w.link.again = false
-		return buf, doAgain
+	if !w.link.told && w.calls.any() {
+		return buf, doAgain // commands were set up after hello
 	}
 	for i := range w.latest {
 		if s := &w.latest[i]; s.pending {
@@ -208,7 +207,7 @@ func (w *Worker) hello(conn net.Conn) error {
 		g.Token = w.o.Token
 	}
 	w.mu.Lock()
-	w.link.refusal, w.link.again = "", false
+	w.link.refusal = ""
 	if w.link.told = w.calls.any(); w.link.told {
 		g.Capabilities = []string{"commands"}
 	}

@@ -43,7 +43,6 @@ type link struct {
 	welcomed bool // now; welcome is the last one, kept over a loss
 	welcome  wire.Welcome
 	told     bool      // hello has said that commands are taken
-	again    bool      // commands were set up since: say hello again
 	refusal  wire.Code // the error that hello was answered with
 	beat     time.Time // when the last heartbeat was sent
 }
