@@ -17,9 +17,9 @@ import (
 func TestWhatIsAskedDirectly(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]bool{
-		"http://127.0.0.1:80": true, "http://[::1]/x": true, "http://[::ffff:127.0.0.1]:1": true, "http://localhost": false,
+		"http://127.0.0.1:80": true, "http://[::1]/x": true, "http://[::ffff:127.0.0.1]:1": true, "http://localhost": true,
 		"https://127.0.0.1": false, "http://0.0.0.0:1": false, "http://[fe80::1%25lo]:1": false,
-		"127.0.0.1:80": true, "[::1]:80": true, "localhost:80": false, "127.0.0.1:http": false,
+		"127.0.0.1:80": true, "[::1]:80": true, "localhost:80": true, "LOCALHOST.:80": true, "localhost.example:80": false, "127.0.0.1:http": false,
 		"unix:/a": true, "unix:" + strings.Repeat("x", 108): false,
 	} {
 		p := api.Probe{TCP: &api.TCPProbe{Address: address}}
@@ -67,6 +67,79 @@ func TestDirectConnections(t *testing.T) {
 		if res := told(t, p); res.Answer != No || !strings.Contains(res.Detail, want) {
 			t.Errorf("%+v, want %s", res, want)
 		}
+	}
+}
+
+// Whoever listens on one of the addresses of localhost is found there, and found
+// again when it has gone to the other.
+func TestLocalhostIsAskedWhereSomebodyListens(t *testing.T) {
+	t.Parallel()
+	four, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(four.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := "localhost:" + port
+	answer := func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }
+	ask := func(p api.Probe, want Answer, detail string) {
+		t.Helper()
+		if res := told(t, p); res.Answer != want || !strings.Contains(res.Detail, detail) {
+			t.Errorf("%+v, want %s %q", res, want, detail)
+		}
+	}
+	tcp, http := api.Probe{TCP: &api.TCPProbe{Address: where}}, api.Probe{HTTP: &api.HTTPProbe{URL: "http://" + where}}
+	serve(t, four, answer)
+	ask(tcp, Yes, "")
+	ask(http, Yes, "")
+	if err := four.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask(tcp, No, "refused")
+	ask(http, No, "refused")
+	six, err := net.Listen("tcp", "[::1]:"+port)
+	if err != nil {
+		t.Logf("no IPv6 here: %v", err)
+		return
+	}
+	serve(t, six, answer)
+	ask(tcp, Yes, "")
+	ask(http, Yes, "")
+}
+
+// The address of localhost that took a connection is asked first from then on.
+func TestThePlaceThatAnswersIsKept(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := direction("tcp", "localhost:"+port)
+	d.best = 1
+	two := direction("tcp", "localhost:"+port)
+	for _, d := range []*direct{d, two} {
+		var p poller
+		if err := p.openSet(); err != nil {
+			t.Fatal(err)
+		}
+		p.open = true
+		p.begin(&task{direct: d, timeout: time.Minute})
+		if len(p.under) != 0 || len(p.over) != 1 || p.over[0].res.Answer != Yes {
+			t.Errorf("%+v", p.over)
+		}
+		p.close()
+	}
+	if d.best != 1 || two.best != 1 {
+		t.Errorf("kept %d and %d, want the one that listens", d.best, two.best)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

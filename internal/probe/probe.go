@@ -4,9 +4,9 @@
 //
 // Every ask opens a connection of its own: a kept one would hold a worker of a
 // server that has only one, and would not prove that it still accepts. So an
-// ask is made cheap instead: on Linux all asks of numeric addresses and of Unix
-// sockets are made by one goroutine with poll(2), and only names, TLS and
-// commands take a goroutine each.
+// ask is made cheap instead: on Linux all asks of numeric addresses, of
+// localhost and of Unix sockets are made by one goroutine, those that are due
+// together in one go; only names, TLS and commands take a goroutine each.
 package probe
 
 import (
@@ -48,7 +48,8 @@ type Result struct {
 	// Detail says for people why it is no or unknown, such as
 	// "status 503, not 2xx"; empty for yes.
 	Detail string
-	// Took is how long the ask lasted.
+	// Took is how long the ask lasted. With Spec.Spread it may be up to a
+	// millisecond too long, for answers are looked for together.
 	Took time.Duration
 }
 

@@ -3,6 +3,7 @@ package supervise
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -55,6 +56,12 @@ func (w *world) check(before *State, in *Input, r *Result, wasFresh bool) error 
 	}
 	if len(s.Window) > 5 { // the most that a definition of this world asks for
 		return fmt.Errorf("the window has %d entries", len(s.Window))
+	}
+	if Calm(&w.sp, s) {
+		again := Step(w.sp, *s, Input{Kind: HealthAnswer, Generation: s.Generation, Answer: Yes, Now: in.Now + 1})
+		if !reflect.DeepEqual(again, Result{State: *s}) {
+			return fmt.Errorf("a further yes in a calm state was not without effect: %+v", again)
+		}
 	}
 	if w.ways != nil && stateOf(*before) != s.State {
 		w.ways[[2]api.State{stateOf(*before), s.State}] = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -25,7 +26,7 @@ type message struct {
 }
 
 // actor owns one process. Post is safe for all; every other method and field
-// (but mu, inbox, draining and ended) belongs to the goroutine that drains the
+// (but mu, inbox, draining, ended and calm) belongs to the goroutine that drains the
 // inbox.
 type actor struct {
 	sup *Supervisor
@@ -34,6 +35,12 @@ type actor struct {
 	inbox    []message
 	draining bool
 	ended    chan struct{} // closed under mu when it takes no more
+
+	// calm is the generation about which a further Yes of the health probe would
+	// change nothing as the state was when the last message had been handled; 0:
+	// none. An answer that is dropped for it counts as come before what is in the
+	// inbox.
+	calm atomic.Uint64
 
 	who    identity
 	def    *api.Definition
@@ -127,9 +134,19 @@ func (a *actor) handle(m message) {
 	} else {
 		err = a.step(m.in)
 	}
+	a.settle()
 	if m.done != nil {
 		m.done(a.record(true), err)
 	}
+}
+
+// settle says whether further answers of the health probe are of any interest.
+func (a *actor) settle() {
+	calm := uint64(0)
+	if a.spec != nil && supervise.Calm(a.spec, &a.state) {
+		calm = a.state.Generation
+	}
+	a.calm.Store(calm)
 }
 
 // step decides on an input and on the inputs that its effects bring forth.

@@ -170,6 +170,41 @@ func TestOwedAskingEndsWithItsGeneration(t *testing.T) {
 	})
 }
 
+// A yes that changes nothing wakes nobody; one after a no is counted.
+func TestOnlyAYesThatChangesNothingIsDropped(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web", func(d *api.Definition) {
+			d.Health = &api.Probe{TCP: &api.TCPProbe{Address: "localhost:1"}, Failures: 2, OnFail: "event"}
+		}))
+		synctest.Wait()
+		a := s.actors["web"]
+		for i, step := range []struct {
+			answer probe.Answer
+			health api.Health
+			fails  int
+			calm   uint64
+		}{
+			{probe.Yes, api.HealthHealthy, 0, 1}, {probe.Yes, api.HealthHealthy, 0, 1}, {probe.No, api.HealthHealthy, 1, 0},
+			{probe.Yes, api.HealthHealthy, 0, 1}, {probe.No, api.HealthHealthy, 1, 0}, {probe.No, api.HealthUnhealthy, 2, 0},
+			{probe.Yes, api.HealthHealthy, 0, 1},
+		} {
+			w.answer("web", step.answer)
+			synctest.Wait()
+			if got := state(t, s, "web"); got.Health != step.health || got.HealthFailures != step.fails || a.calm.Load() != step.calm {
+				t.Errorf("%d: %s, %d noes, calm in %d; want %+v", i, got.Health, got.HealthFailures, a.calm.Load(), step)
+			}
+		}
+		w.process("web").end(1, "")
+		synctest.Wait()
+		if calm := a.calm.Load(); calm != 0 {
+			t.Errorf("calm in generation %d, which has ended", calm)
+		}
+		closed(t, s)
+	})
+}
+
 func TestStaleTimerIsDropped(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

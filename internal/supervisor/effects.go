@@ -144,6 +144,9 @@ func (a *actor) ask(p *api.Probe, kind supervise.Kind, generation uint64) {
 	}
 	spec := probe.Spec{Name: a.who.name, Probe: *p, Spread: kind == supervise.HealthAnswer, Exec: a.execProbe(*a.def)}
 	stop, err := a.sup.probes.Start(spec, func(r probe.Result) {
+		if kind == supervise.HealthAnswer && r.Answer == probe.Yes && a.calm.Load() == generation {
+			return // the commonest answer of all; nobody needs to be woken for it
+		}
 		in := supervise.Input{Kind: kind, Generation: generation, Error: r.Detail}
 		switch r.Answer {
 		case probe.Yes:
