@@ -7,7 +7,8 @@ import (
 
 // Event is one entry of the event log.
 type Event struct {
-	// Seq is the place in the log: it grows by one from event to event.
+	// Seq is the place in the log. It grows from event to event: by one on SQLite,
+	// with gaps on PostgreSQL.
 	Seq uint64 `json:"seq"`
 	// Time is when it happened, as the part that saw it tells.
 	Time time.Time `json:"time"`

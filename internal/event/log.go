@@ -111,11 +111,7 @@ func (l *Log) Retain(ctx context.Context, r api.Retention, now time.Time) (int, 
 	}
 	total := 0
 	for {
-		var seq uint64
-		if _, last := l.ring.bounds(); r.MaxCount > 0 && last > uint64(r.MaxCount) {
-			seq = last - uint64(r.MaxCount)
-		}
-		n, first, err := l.store.Trim(ctx, seq, before, trimBatch)
+		n, first, err := l.store.Trim(ctx, int(r.MaxCount), before, trimBatch)
 		if err != nil {
 			return total, err
 		}

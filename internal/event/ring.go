@@ -1,6 +1,7 @@
 package event
 
 import (
+	"sort"
 	"sync"
 
 	"github.com/perdure/perdure/api"
@@ -20,6 +21,7 @@ type ring struct {
 	head   int         // index of the oldest
 	n      int
 	bytes  int
+	floor  uint64 // all events above it, up to last, are in the ring
 	last   uint64 // newest committed Seq
 	first  uint64 // oldest Seq that the store keeps
 	wake   chan struct{}
@@ -30,19 +32,21 @@ func (r *ring) begin(first, last uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.n == 0 {
-		r.last = last
+		r.last, r.floor = last, last
 	}
 	if first > 0 {
 		r.first = first
 	}
 }
 
-// publish adds committed events, whose Seq follow on, and wakes the followers.
+// publish adds committed events in the order of their Seq and wakes the followers.
 func (r *ring) publish(events []api.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range events {
-		r.add(e)
+		if e.Seq > r.last { // those up to it the store has shown already
+			r.add(e)
+		}
 	}
 	if r.wake != nil {
 		close(r.wake)
@@ -57,6 +61,7 @@ func (r *ring) add(e api.Event) {
 	size := len(e.Data)
 	for r.n > 0 && (r.n == ringEvents || r.bytes+size > ringBytes) {
 		r.bytes -= len(r.events[r.head].Data)
+		r.floor = r.events[r.head].Seq
 		r.events[r.head] = api.Event{}
 		r.head = (r.head + 1) % ringEvents
 		r.n--
@@ -78,11 +83,11 @@ func (r *ring) read(seq uint64, buf []api.Event) (out []api.Event, ok bool) {
 	if seq >= r.last {
 		return buf, true
 	}
-	oldest := r.last - uint64(r.n) + 1
-	if r.n == 0 || seq+1 < oldest {
+	if seq < r.floor {
 		return buf, false
 	}
-	for i := int(seq + 1 - oldest); i < r.n && len(buf) < cap(buf); i++ {
+	first := sort.Search(r.n, func(i int) bool { return r.events[(r.head+i)%ringEvents].Seq > seq })
+	for i := first; i < r.n && len(buf) < cap(buf); i++ {
 		buf = append(buf, r.events[(r.head+i)%ringEvents])
 	}
 	return buf, true

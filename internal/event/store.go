@@ -23,19 +23,20 @@ type Store interface {
 	Commit(ctx context.Context, b *Batch) error
 	// Cursor returns the stored cursor of a source, 0 when there is none.
 	Cursor(ctx context.Context, source string) (uint64, error)
-	// Bounds returns the places of the oldest event that is kept and of the
-	// newest one; both are 0 when there was never one.
+	// Bounds returns the place from which on all events are kept, and that of the
+	// newest one up to which none will be added any more; both are 0 when there
+	// was never one.
 	Bounds(ctx context.Context) (first, last uint64, err error)
 	// Types returns the types of all events that are kept, sorted. It is cheap:
 	// its cost depends on the number of types, not of events.
 	Types(ctx context.Context) ([]string, error)
 	// Select returns events in the order of Seq.
 	Select(ctx context.Context, s Selection) ([]api.Event, error)
-	// Trim removes at most limit of the oldest events: those with a Seq not
-	// above seq, and those that are older than before and have no younger one
-	// ahead of them. The newest event is always kept, so that Seq goes on from
-	// it. It returns how many went and the place of the oldest that is left.
-	Trim(ctx context.Context, seq uint64, before time.Time, limit int) (removed int, first uint64, err error)
+	// Trim removes at most limit of the oldest events: those of which keep or more
+	// newer ones are kept (0: none for that reason), and those that are older than
+	// before and have no younger one ahead of them. The newest event is always
+	// kept. It returns how many went and what Bounds calls first from then on.
+	Trim(ctx context.Context, keep int, before time.Time, limit int) (removed int, first uint64, err error)
 	// Close closes the store.
 	Close() error
 }

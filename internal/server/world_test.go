@@ -206,8 +206,8 @@ func (m *memory) Types(context.Context) ([]string, error) { return nil, nil }
 func (m *memory) Select(context.Context, event.Selection) ([]api.Event, error) {
 	return nil, errors.New("not asked for here")
 }
-func (m *memory) Trim(context.Context, uint64, time.Time, int) (int, uint64, error) { return 0, 1, nil }
-func (m *memory) Close() error                                                      { return nil }
+func (m *memory) Trim(context.Context, int, time.Time, int) (int, uint64, error) { return 0, 1, nil }
+func (m *memory) Close() error                                                   { return nil }
 
 func (m *memory) setFail(err error) {
 	m.mu.Lock()

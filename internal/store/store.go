@@ -25,7 +25,8 @@ type Store interface {
 	// leaves nothing and does not fail the others. fn must be quick, must not
 	// call Update, and may be run again when the database asks for that: what it
 	// sets outside it sets anew each time. When ctx ends before fn was begun
-	// nothing happens; after that the outcome may be unknown to the caller.
+	// nothing happens. Update never returns while fn runs. With a database over
+	// the network, a commit whose answer is lost is an error, and may have happened.
 	Update(ctx context.Context, fn func(Tx) error) error
 	// View runs fn over one consistent snapshot. It never waits for a writer.
 	View(ctx context.Context, fn func(Reader) error) error

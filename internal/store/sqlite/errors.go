@@ -29,7 +29,7 @@ func (s *Store) explain(doing string, err error) error {
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
 		code = api.CodeFailed
 		hint = "the file is damaged; stop Perdure, move the file and those with -wal and -shm behind its name aside, and start again: " +
-			"only the history of events is lost, no process is touched"
+			"its events, jobs and schedules are lost, no process is touched"
 	case lib.SQLITE_FULL:
 		hint = "the disk is full; free some space, then it goes on"
 	case lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_CANTOPEN, lib.SQLITE_AUTH:

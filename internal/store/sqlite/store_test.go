@@ -397,3 +397,32 @@ func BenchmarkUpdate(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
 }
+
+func TestWhatIsGivenUpIsNotDone(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{})
+	defer s.Close()
+	holding, release, released := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		released <- s.Update(context.Background(), func(store.Tx) error {
+			close(holding)
+			<-release
+			return nil
+		})
+	}()
+	<-holding
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err := s.Update(ctx, func(store.Tx) error {
+		t.Error("what was given up is done")
+		return nil
+	})
+	wantError(t, err, api.CodeTimeout, "any longer")
+	close(release)
+	if err := <-released; err != nil {
+		t.Error(err)
+	}
+	if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(1)}); err != nil { // after it in the queue
+		t.Error(err)
+	}
+}

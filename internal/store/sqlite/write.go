@@ -90,23 +90,16 @@ func (w *writer) insert(ctx context.Context, query string, events []*api.Event) 
 }
 
 // Trim removes old events in one transaction.
-func (s *Store) Trim(ctx context.Context, seq uint64, before time.Time, limit int) (int, uint64, error) {
-	// When ctx ends, Update may return before its function does: what that has
-	// found is looked at only after a success.
-	var removed int
-	var oldest uint64
-	err := s.Update(ctx, func(t store.Tx) error {
+func (s *Store) Trim(ctx context.Context, keep int, before time.Time, limit int) (removed int, first uint64, err error) {
+	err = s.Update(ctx, func(t store.Tx) error {
 		var err error
-		removed, oldest, err = trim(ctx, t, seq, before, limit)
+		removed, first, err = trim(ctx, t, keep, before, limit)
 		return err
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	return removed, oldest, nil
+	return removed, first, err
 }
 
-func trim(ctx context.Context, t store.Tx, seq uint64, before time.Time, limit int) (int, uint64, error) {
+func trim(ctx context.Context, t store.Tx, keep int, before time.Time, limit int) (int, uint64, error) {
 	var first, last uint64
 	err := t.Row(ctx, `SELECT coalesce((SELECT min(seq) FROM event), 0), coalesce((SELECT max(seq) FROM event), 0)`).Scan(&first, &last)
 	if err != nil || last == 0 {
@@ -114,6 +107,10 @@ func trim(ctx context.Context, t store.Tx, seq uint64, before time.Time, limit i
 	}
 	// The first event that stays: over neither bound, or the newest.
 	stay := min(first+uint64(limit), last)
+	var seq uint64 // up to it they are too many
+	if keep > 0 && last > uint64(keep) {
+		seq = last - uint64(keep)
+	}
 	when := int64(-1 << 63)
 	if !before.IsZero() {
 		when = before.UnixNano()

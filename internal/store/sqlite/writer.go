@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"runtime"
+	"slices"
+	"sync/atomic"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
@@ -27,8 +29,9 @@ type request struct {
 	batch *event.Batch
 	fn    func(store.Tx) error
 	then  []func()
-	err   error      // of fn alone; the others' work stands
-	done  chan error // capacity 1, so that the writer never waits
+	err   error       // of fn alone; the others' work stands
+	done  chan error  // capacity 1, so that the writer never waits
+	taken atomic.Bool // by the writer, which carries it out, or by its caller, who gave it up
 }
 
 // writer is the one connection that writes and its prepared statements. The
@@ -78,7 +81,9 @@ func (w *writer) close() error {
 	return errors.Join(append(errs, w.conn.Close(), w.db.Close())...)
 }
 
-// submit hands a request to the writer and waits for its end.
+// submit hands a request to the writer and waits for its end. A caller whose
+// context ends gives up what was not begun; for what was begun it waits, so that the
+// request's function never runs beside what comes after it.
 func (s *Store) submit(ctx context.Context, r *request) error {
 	r.done = make(chan error, 1)
 	if ctx.Err() != nil {
@@ -100,7 +105,10 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 	case err := <-r.done:
 		return err
 	case <-ctx.Done():
-		return ended(ctx)
+		if r.taken.CompareAndSwap(false, true) {
+			return ended(ctx)
+		}
+		return <-r.done
 	case <-s.ended:
 		// The writer may have answered in the same moment.
 		select {
@@ -173,9 +181,13 @@ func (r *request) events() int {
 	return len(r.batch.Events)
 }
 
-// carryOut runs a group and answers each of its requests. A caller that gave up
-// does not undo the others' transaction, hence ctx is no caller's.
+// carryOut runs a group and answers each of its requests. A caller's end does not
+// undo the others' transaction, hence ctx is no caller's.
 func (s *Store) carryOut(ctx context.Context, group []*request) {
+	group = slices.DeleteFunc(group, func(r *request) bool { return !r.taken.CompareAndSwap(false, true) })
+	if len(group) == 0 {
+		return
+	}
 	w, err := s.openWriter(ctx)
 	if err == nil {
 		err = w.run(ctx, group)

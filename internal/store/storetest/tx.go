@@ -90,12 +90,8 @@ func testUpdateFails(t *testing.T, s Store) {
 		}
 		return nil
 	}))
-	_, last, err := s.Bounds(ctx)
-	must(t, err)
-	events, err := s.Select(ctx, event.Selection{Through: last, Limit: 100})
-	must(t, err)
-	if len(events) != 20 {
-		t.Errorf("%d events, want those of the 20 that succeeded", len(events))
+	if n := len(seq(t, s, 20)); n != 20 {
+		t.Errorf("%d events, want those of the 20 that succeeded", n)
 	}
 }
 
@@ -219,5 +215,26 @@ func testHooks(t *testing.T, s Store) {
 	hook("c", nil)
 	if diff := cmp.Diff([]string{"a", "c"}, ran); diff != "" {
 		t.Errorf("hooks (-want +got):\n%s", diff)
+	}
+}
+
+// testEnds: whatever ends the context, Update does not return while its function
+// runs, and a context that ended before has it not run at all.
+func testEnds(t *testing.T, s Store) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := 0 // shared without a lock: the race detector sees an Update that returns early
+	_ = s.Update(ctx, func(tx store.Tx) error {
+		cancel()
+		_, err := get(ctx, tx, "a")
+		for range 1000 {
+			ran++
+		}
+		return err
+	})
+	if ran != 1000 {
+		t.Errorf("Update returned when its function was at %d of 1000", ran)
+	}
+	if err := s.Update(ctx, func(store.Tx) error { ran = 0; return nil }); err == nil || ran != 1000 {
+		t.Errorf("with an ended context: %v, at %d", err, ran)
 	}
 }

@@ -80,6 +80,7 @@ CREATE TABLE schedule (
     definition TEXT    NOT NULL, -- JSON
     next_at    INTEGER NOT NULL, -- 0: never
     last_at    INTEGER NOT NULL DEFAULT 0,
+    last_job   INTEGER NOT NULL DEFAULT 0,
     paused     INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX schedule_next ON schedule (next_at) WHERE paused = 0 AND next_at > 0;

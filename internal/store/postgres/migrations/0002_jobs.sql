@@ -1,0 +1,82 @@
+-- Times are Unix nanoseconds, 0 for none. A job's row is its place in the queue.
+CREATE TABLE job (
+    id           BIGINT PRIMARY KEY,
+    name         TEXT    NOT NULL,
+    queue        TEXT    NOT NULL,
+    priority     BIGINT  NOT NULL, -- higher runs first
+    state        TEXT    NOT NULL,
+    due_at       BIGINT  NOT NULL,
+    attempt      BIGINT  NOT NULL DEFAULT 0,
+    max_attempts BIGINT  NOT NULL,
+    epoch        BIGINT  NOT NULL DEFAULT 0, -- the fencing token
+    owner        TEXT    NOT NULL DEFAULT '',
+    created_at   BIGINT  NOT NULL,
+    started_at   BIGINT  NOT NULL DEFAULT 0,
+    ended_at     BIGINT  NOT NULL DEFAULT 0,
+    deadline     BIGINT  NOT NULL DEFAULT 0,
+    cancel_asked BIGINT  NOT NULL DEFAULT 0,
+    key          TEXT    NOT NULL DEFAULT '', -- jobs of one key are limited together
+    unique_key   TEXT,
+    unique_scope BIGINT  NOT NULL DEFAULT 0,
+    unique_until BIGINT  NOT NULL DEFAULT 0,
+    tags         TEXT    NOT NULL DEFAULT '', -- ",a,b,"
+    options      TEXT    NOT NULL DEFAULT '', -- JSON of what only a running attempt needs
+    progress     DOUBLE PRECISION    NOT NULL DEFAULT 0,
+    message      TEXT    NOT NULL DEFAULT '',
+    error        TEXT    NOT NULL DEFAULT '',
+    args         BYTEA,
+    result       BYTEA
+);
+CREATE INDEX job_available ON job (queue, priority DESC, due_at, id) WHERE state = 'available';
+CREATE INDEX job_waiting ON job (due_at) WHERE state IN ('scheduled', 'retryable');
+CREATE INDEX job_running ON job (queue, key) WHERE state = 'running';
+CREATE INDEX job_ended ON job (ended_at) WHERE ended_at > 0;
+CREATE INDEX job_deadline ON job (deadline) WHERE deadline > 0 AND state IN ('scheduled', 'available', 'retryable');
+CREATE UNIQUE INDEX job_unique ON job (unique_key) WHERE unique_key IS NOT NULL;
+-- How attempts ended, but for the one that completed, which is in its job's row.
+CREATE TABLE job_attempt (
+    job        BIGINT  NOT NULL,
+    epoch      BIGINT  NOT NULL,
+    attempt    BIGINT  NOT NULL,
+    owner      TEXT    NOT NULL,
+    started_at BIGINT  NOT NULL,
+    ended_at   BIGINT  NOT NULL,
+    outcome    TEXT    NOT NULL,
+    error      TEXT    NOT NULL,
+    PRIMARY KEY (job, epoch)
+);
+CREATE TABLE job_log (
+    job     BIGINT  NOT NULL,
+    line    BIGINT  NOT NULL,
+    epoch   BIGINT  NOT NULL,
+    time    BIGINT  NOT NULL,
+    level   TEXT    NOT NULL,
+    message TEXT    NOT NULL,
+    PRIMARY KEY (job, line)
+);
+CREATE TABLE queue (
+    name        TEXT PRIMARY KEY,
+    concurrency BIGINT  NOT NULL DEFAULT 0, -- over all nodes; 0: no limit
+    per_key     BIGINT  NOT NULL DEFAULT 0,
+    rate_limit  BIGINT  NOT NULL DEFAULT 0, -- starts in each rate_period
+    rate_period BIGINT  NOT NULL DEFAULT 0,
+    tokens      DOUBLE PRECISION    NOT NULL DEFAULT 0,
+    filled_at   BIGINT  NOT NULL DEFAULT 0,
+    paused      BIGINT  NOT NULL DEFAULT 0
+);
+-- The servers that share this database; each start is a new one.
+CREATE TABLE node (
+    id         TEXT PRIMARY KEY,
+    name       TEXT    NOT NULL,
+    started_at BIGINT  NOT NULL,
+    seen_at    BIGINT  NOT NULL
+);
+CREATE TABLE schedule (
+    name       TEXT PRIMARY KEY,
+    definition TEXT    NOT NULL, -- JSON
+    next_at    BIGINT  NOT NULL, -- 0: never
+    last_at    BIGINT  NOT NULL DEFAULT 0,
+    last_job   BIGINT  NOT NULL DEFAULT 0,
+    paused     BIGINT  NOT NULL DEFAULT 0
+);
+CREATE INDEX schedule_next ON schedule (next_at) WHERE paused = 0 AND next_at > 0;
