@@ -78,6 +78,11 @@ func benchEnqueue(b *testing.B, s storetest.Store) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "jobs/s")
 }
 
-func BenchmarkSQLiteWork(b *testing.B)    { benchWork(b, newStore(b)) }
-func BenchmarkSQLiteLatency(b *testing.B) { benchLatency(b, newStore(b)) }
-func BenchmarkSQLiteEnqueue(b *testing.B) { benchEnqueue(b, newStore(b)) }
+func BenchmarkWork(b *testing.B)    { onEach(b, benchWork) }
+func BenchmarkLatency(b *testing.B) { onEach(b, benchLatency) }
+func BenchmarkEnqueue(b *testing.B) { onEach(b, benchEnqueue) }
+
+func onEach(b *testing.B, f func(*testing.B, storetest.Store)) {
+	b.Run("sqlite", func(b *testing.B) { f(b, newSQLite(b)) })
+	b.Run("postgres", func(b *testing.B) { f(b, newPostgres(b)) })
+}

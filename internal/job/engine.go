@@ -61,6 +61,7 @@ type Engine struct {
 	handlers map[string]handler
 	dirty    map[string]bool // queues to look at; "" means all of them
 	due      time.Time       // when the next waiting job is due, as far as is known
+	told     bool            // another node has woken this one: perhaps of a cancel
 	wakes    chan struct{}   // capacity 1
 	running  map[int64]*Run  // by job; removed when its end is written down
 	endedAll []*Run          // whose handlers have returned
@@ -80,6 +81,7 @@ type loop struct {
 	ended   []*Run    // whose end is not written down yet
 	next    times
 	failing bool
+	unsure  bool // a transaction failed, and yet may have happened
 }
 
 // times are when the goroutine does what nobody wakes it for.
@@ -90,7 +92,12 @@ type times struct{ poll, renew, retain, retry, rate time.Time }
 func New(s store.Store, o Options) *Engine {
 	e := &Engine{store: s, o: o.filled(), handlers: map[string]handler{}, dirty: map[string]bool{"": true},
 		wakes: make(chan struct{}, 1), running: map[int64]*Run{}, done: make(chan struct{})}
-	s.OnWake("jobs", func() { e.rouse(map[string]bool{"": true}, time.Time{}) })
+	s.OnWake("jobs", func() {
+		e.mu.Lock()
+		e.told = true
+		e.mu.Unlock()
+		e.rouse(map[string]bool{"": true}, time.Time{})
+	})
 	return e
 }
 
@@ -183,11 +190,11 @@ func (e *Engine) work(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		if err := e.tick(ctx, now); err != nil && ctx.Err() == nil {
+		if err := e.bounded(ctx, now); err != nil {
 			if !e.failing {
 				e.o.Logger.Error("Cannot run jobs; it is tried again", "error", err)
 			}
-			e.failing, e.next.retry = true, now.Add(time.Second)
+			e.failing, e.unsure, e.next.retry = true, true, now.Add(time.Second)
 			e.checkLease(now)
 		} else {
 			e.failing, e.next.retry = false, time.Time{}
@@ -208,6 +215,15 @@ func (e *Engine) nextTime() time.Time {
 	return slices.MinFunc(all, time.Time.Compare)
 }
 
+// bounded is tick in a bounded time: a database that does not answer must not keep
+// the node from seeing that its lease runs out. Stop does not break it off, so that
+// what was claimed is also launched.
+func (e *Engine) bounded(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(e.o.Lease/3, time.Second))
+	defer cancel()
+	return e.tick(ctx, now)
+}
+
 // tick does all that is due.
 func (e *Engine) tick(ctx context.Context, now time.Time) error {
 	if !e.next.retry.IsZero() && now.Before(e.next.retry) {
@@ -219,8 +235,14 @@ func (e *Engine) tick(ctx context.Context, now time.Time) error {
 		}
 	}
 	e.mu.Lock()
-	due := !e.due.IsZero() && !now.Before(e.due)
+	due, told := !e.due.IsZero() && !now.Before(e.due), e.told
+	e.told = false
 	e.mu.Unlock()
+	if told {
+		if err := e.obey(ctx); err != nil {
+			return err
+		}
+	}
 	if due {
 		if err := e.promote(ctx, now); err != nil {
 			return err

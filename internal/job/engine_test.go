@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,10 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/perdure/perdure/api"
-	"github.com/perdure/perdure/internal/event"
 	"github.com/perdure/perdure/internal/job"
 	"github.com/perdure/perdure/internal/store"
-	"github.com/perdure/perdure/internal/store/sqlite"
 	"github.com/perdure/perdure/internal/store/storetest"
 )
 
@@ -28,20 +25,6 @@ type world struct {
 	mu     sync.Mutex
 	events []api.Event
 	wake   chan struct{}
-}
-
-func newStore(t testing.TB) storetest.Store {
-	t.Helper()
-	s, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "p.db"), sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
 
 // open returns an engine that is not started.
@@ -135,8 +118,7 @@ type none struct{}
 // fast is a backoff that costs a test no time.
 func fast() job.Backoff { return job.Backoff{Initial: time.Millisecond} }
 
-func TestJobCompletes(t *testing.T) {
-	t.Parallel()
+func testJobCompletes(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	type args struct{ A, B int }
 	register(t, w, "add", func(_ context.Context, r *job.Run, a args) (int, error) {
@@ -159,9 +141,8 @@ func TestJobCompletes(t *testing.T) {
 	}
 }
 
-// TestJ1RetriesRun: a retry's time is written down, and the retry runs.
-func TestJ1RetriesRun(t *testing.T) {
-	t.Parallel()
+// testJ1RetriesRun: a retry's time is written down, and the retry runs.
+func testJ1RetriesRun(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	register(t, w, "flaky", func(_ context.Context, r *job.Run, _ none) (string, error) {
 		if r.Attempt() < 3 {
@@ -188,8 +169,7 @@ func TestJ1RetriesRun(t *testing.T) {
 	}
 }
 
-func TestOutcomes(t *testing.T) {
-	t.Parallel()
+func testOutcomes(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	outcomes := map[string]error{"fails": errors.New("wrong"), "discards": job.Discard(errors.New("useless")),
 		"cancels": job.Cancel(errors.New("not wanted"))}
@@ -220,8 +200,7 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-func TestSnoozeDoesNotCount(t *testing.T) {
-	t.Parallel()
+func testSnoozeDoesNotCount(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	var calls atomic.Int32
 	register(t, w, "later", func(context.Context, *job.Run, none) (none, error) {
@@ -238,10 +217,9 @@ func TestSnoozeDoesNotCount(t *testing.T) {
 	}
 }
 
-// TestJ8TimeoutIsTheReason: what is reported is the timeout, not what the handler
+// testJ8TimeoutIsTheReason: what is reported is the timeout, not what the handler
 // made of it.
-func TestJ8TimeoutIsTheReason(t *testing.T) {
-	t.Parallel()
+func testJ8TimeoutIsTheReason(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	register(t, w, "slow", func(ctx context.Context, _ *job.Run, _ none) (none, error) {
 		<-ctx.Done()
@@ -255,10 +233,9 @@ func TestJ8TimeoutIsTheReason(t *testing.T) {
 	}
 }
 
-// TestJ9CancelKeepsHistory: a running job is cancelled, its end is seen, and it
+// testJ9CancelKeepsHistory: a running job is cancelled, its end is seen, and it
 // stays to be looked at.
-func TestJ9CancelKeepsHistory(t *testing.T) {
-	t.Parallel()
+func testJ9CancelKeepsHistory(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	register(t, w, "long", func(ctx context.Context, _ *job.Run, _ none) (none, error) {
 		<-ctx.Done()
@@ -294,10 +271,9 @@ func TestJ9CancelKeepsHistory(t *testing.T) {
 	}
 }
 
-// TestJ3CrashedNodeLosesNoJob starts a second engine over the database of one that
+// testJ3CrashedNodeLosesNoJob starts a second engine over the database of one that
 // never ended: what that was running is run again, and its late end is refused.
-func TestJ3CrashedNodeLosesNoJob(t *testing.T) {
-	t.Parallel()
+func testJ3CrashedNodeLosesNoJob(t *testing.T, newStore opener) {
 	s := newStore(t)
 	dead := open(t, s, job.Options{Node: "a"})
 	release := make(chan struct{})
@@ -328,10 +304,9 @@ func TestJ3CrashedNodeLosesNoJob(t *testing.T) {
 	}
 }
 
-// TestJ16StopHandsBack: a job that is ended by a stop loses no attempt and runs
+// testJ16StopHandsBack: a job that is ended by a stop loses no attempt and runs
 // after the next start.
-func TestJ16StopHandsBack(t *testing.T) {
-	t.Parallel()
+func testJ16StopHandsBack(t *testing.T, newStore opener) {
 	s := newStore(t)
 	w := open(t, s, job.Options{})
 	register(t, w, "x", func(ctx context.Context, _ *job.Run, _ none) (none, error) {
@@ -354,8 +329,7 @@ func TestJ16StopHandsBack(t *testing.T) {
 	next.await(t, id, "job.completed")
 }
 
-func TestFinishHappensOnce(t *testing.T) {
-	t.Parallel()
+func testFinishHappensOnce(t *testing.T, newStore opener) {
 	s := newStore(t)
 	w := open(t, s, job.Options{})
 	register(t, w, "effect", func(ctx context.Context, r *job.Run, _ none) (none, error) {
@@ -378,8 +352,7 @@ func TestFinishHappensOnce(t *testing.T) {
 	}
 }
 
-func TestUniqueKeys(t *testing.T) {
-	t.Parallel()
+func testUniqueKeys(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	gate := make(chan struct{})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) {
@@ -430,8 +403,7 @@ func TestUniqueKeys(t *testing.T) {
 	}
 }
 
-func TestBadInput(t *testing.T) {
-	t.Parallel()
+func testBadInput(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, nil })
 	for text, s := range map[string]job.Spec{
@@ -455,5 +427,3 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("a second handler: %v, want conflict", err)
 	}
 }
-
-var _ event.Store = storetest.Store(nil)

@@ -39,43 +39,43 @@ const (
 // Unique keeps a second job with the same key away: Enqueue then returns the one
 // that is there.
 type Unique struct {
-	Key   string
-	Scope Scope
+	Key   string `json:"key"`
+	Scope Scope  `json:"scope"`
 	// Period belongs to WithinPeriod.
-	Period time.Duration
+	Period time.Duration `json:"period,omitempty"`
 }
 
 // Spec is a job to be done.
 type Spec struct {
 	// Name is the name of its handler.
-	Name string
+	Name string `json:"name"`
 	// Args is handed to the handler, at most 1 MiB.
-	Args json.RawMessage
+	Args json.RawMessage `json:"args,omitempty"`
 	// Queue defaults to DefaultQueue.
-	Queue string
+	Queue string `json:"queue,omitempty"`
 	// Priority orders the jobs of a queue, -1000 to 1000, higher ones first.
 	// Default 0.
-	Priority int
+	Priority int `json:"priority,omitempty"`
 	// At is the time before which it does not start. Default: now.
-	At time.Time
+	At time.Time `json:"at,omitzero"`
 	// MaxAttempts defaults to 3.
-	MaxAttempts int
+	MaxAttempts int `json:"max_attempts,omitempty"`
 	// Backoff is the wait between attempts.
-	Backoff Backoff
+	Backoff Backoff `json:"backoff,omitzero"`
 	// Timeout ends an attempt that takes longer. 0: none.
-	Timeout time.Duration
+	Timeout time.Duration `json:"timeout,omitempty"`
 	// Deadline is when the job is of no more use. Zero: never.
-	Deadline time.Time
+	Deadline time.Time `json:"deadline,omitzero"`
 	// Key groups jobs for a queue's limit per key.
-	Key string
+	Key string `json:"key,omitempty"`
 	// Unique, when its key is set, makes it the only one.
-	Unique Unique
+	Unique Unique `json:"unique,omitzero"`
 	// Tags are words to find it by, without commas.
-	Tags []string
+	Tags []string `json:"tags,omitempty"`
 	// Meta is kept with the job and handed to the handler.
-	Meta map[string]string
+	Meta map[string]string `json:"meta,omitempty"`
 	// Trace is the W3C trace context of whoever enqueued it.
-	Trace string
+	Trace string `json:"trace,omitempty"`
 }
 
 // options is the part of a Spec that only a running attempt needs.

@@ -25,34 +25,45 @@ func (e *Engine) Retry(ctx context.Context, id int64) (State, error) {
 
 func (e *Engine) operate(ctx context.Context, id int64, kind Kind) (state State, err error) {
 	err = e.store.Update(ctx, func(tx store.Tx) error {
-		j, err := load(ctx, tx, e.store.Dialect(), id)
-		if err != nil {
-			return err
-		}
-		verdicts, err := save(ctx, tx, []*change{{job: j, in: Input{Kind: kind, Now: time.Now()}}})
-		if err != nil {
-			return err
-		}
-		v := verdicts[0]
-		if v.Refused != "" {
-			return api.Errorf(api.CodeConflict, "cannot %s job %d: %s", kind, id, v.Refused)
-		}
-		state = v.Status.State
-		tx.Then(func() {
-			switch {
-			case v.Status.CancelAsked:
-				e.mu.Lock()
-				if r := e.running[id]; r != nil && r.job.Epoch == j.Epoch {
-					r.cancel(errCancelled)
-				}
-				e.mu.Unlock()
-			case state == Available:
-				e.wake(map[string]bool{j.Queue: true}, time.Time{})
-			}
-		})
-		return nil
+		state, err = e.step(ctx, tx, id, kind)
+		return err
 	})
 	return state, err
+}
+
+// CancelIn is Cancel as a part of a transaction.
+func (e *Engine) CancelIn(ctx context.Context, tx store.Tx, id int64) (State, error) {
+	return e.step(ctx, tx, id, OnCancel)
+}
+
+func (e *Engine) step(ctx context.Context, tx store.Tx, id int64, kind Kind) (State, error) {
+	j, err := load(ctx, tx, e.store.Dialect(), id)
+	if err != nil {
+		return "", err
+	}
+	verdicts, err := save(ctx, tx, []*change{{job: j, in: Input{Kind: kind, Now: time.Now()}}})
+	if err != nil {
+		return "", err
+	}
+	v := verdicts[0]
+	if v.Refused != "" {
+		return "", api.Errorf(api.CodeConflict, "cannot %s job %d: %s", kind, id, v.Refused)
+	}
+	state := v.Status.State
+	tx.Then(func() {
+		switch {
+		case v.Status.CancelAsked:
+			e.mu.Lock()
+			if r := e.running[id]; r != nil && r.job.Epoch == j.Epoch {
+				r.cancel(errCancelled)
+			}
+			e.mu.Unlock()
+			e.store.Wake("jobs") // it may run on another node
+		case state == Available:
+			e.wake(map[string]bool{j.Queue: true}, time.Time{})
+		}
+	})
+	return state, nil
 }
 
 // Delete removes a final job, its attempts and its log. Any other is CodeConflict.

@@ -71,9 +71,9 @@ func (e *Engine) SetQueue(ctx context.Context, q Queue) error {
 	}
 	return e.store.Update(ctx, func(tx store.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO queue (name, concurrency, per_key, rate_limit, rate_period, tokens, filled_at)
-			VALUES ($1, $2, $3, $4, $5, $4, $6) ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency,
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO UPDATE SET concurrency = excluded.concurrency,
 			per_key = excluded.per_key, rate_limit = excluded.rate_limit, rate_period = excluded.rate_period`,
-			q.Name, q.Concurrency, q.PerKey, q.Rate, int64(q.RatePeriod), nanos(time.Now()))
+			q.Name, q.Concurrency, q.PerKey, q.Rate, int64(q.RatePeriod), float64(q.Rate), nanos(time.Now()))
 		tx.Then(func() { e.wake(map[string]bool{q.Name: true}, time.Time{}) })
 		return err
 	})

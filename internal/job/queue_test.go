@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/job"
 	"github.com/perdure/perdure/internal/store"
+	"github.com/perdure/perdure/internal/store/storetest"
 )
 
 // gauge counts how many handlers run at once.
@@ -43,8 +45,7 @@ func (g *gauge) add(key string, n int) {
 	}
 }
 
-func TestLimitsOfAQueue(t *testing.T) {
-	t.Parallel()
+func testLimitsOfAQueue(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	var g gauge
 	register(t, w, "x", g.handler(time.Millisecond))
@@ -67,8 +68,7 @@ func TestLimitsOfAQueue(t *testing.T) {
 	}
 }
 
-func TestRateOfAQueue(t *testing.T) {
-	t.Parallel()
+func testRateOfAQueue(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, nil })
 	const period = 50 * time.Millisecond
@@ -93,8 +93,7 @@ func TestRateOfAQueue(t *testing.T) {
 	}
 }
 
-func TestPausedQueueStartsNothing(t *testing.T) {
-	t.Parallel()
+func testPausedQueueStartsNothing(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Poll: time.Millisecond})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, nil })
 	if err := w.Pause(t.Context(), "q", true); api.CodeOf(err) != api.CodeNotFound {
@@ -113,8 +112,7 @@ func TestPausedQueueStartsNothing(t *testing.T) {
 	w.await(t, held, "job.completed")
 }
 
-func TestOrderOfAQueue(t *testing.T) {
-	t.Parallel()
+func testOrderOfAQueue(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Workers: 1})
 	var mu sync.Mutex
 	var got []string
@@ -141,10 +139,9 @@ func TestOrderOfAQueue(t *testing.T) {
 	}
 }
 
-// TestJ20ScheduledStartsInTime: a job that is due later starts then, by a timer and
+// testJ20ScheduledStartsInTime: a job that is due later starts then, by a timer and
 // not by the poll, which this test makes rare.
-func TestJ20ScheduledStartsInTime(t *testing.T) {
-	t.Parallel()
+func testJ20ScheduledStartsInTime(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Poll: time.Hour})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, nil })
 	w.start(t)
@@ -160,8 +157,7 @@ func TestJ20ScheduledStartsInTime(t *testing.T) {
 	}
 }
 
-func TestDeadlines(t *testing.T) {
-	t.Parallel()
+func testDeadlines(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Poll: 2 * time.Millisecond})
 	register(t, w, "hangs", func(ctx context.Context, _ *job.Run, _ none) (none, error) {
 		<-ctx.Done()
@@ -180,10 +176,9 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestHandlerThatDoesNotReturn: its attempt fails after the grace, the job goes on
+// testHandlerThatDoesNotReturn: its attempt fails after the grace, the job goes on
 // without it, and what it returns at last is refused.
-func TestHandlerThatDoesNotReturn(t *testing.T) {
-	t.Parallel()
+func testHandlerThatDoesNotReturn(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Poll: 2 * time.Millisecond, Grace: 5 * time.Millisecond})
 	release := make(chan struct{})
 	register(t, w, "deaf", func(_ context.Context, r *job.Run, _ none) (int, error) {
@@ -203,9 +198,8 @@ func TestHandlerThatDoesNotReturn(t *testing.T) {
 	}
 }
 
-// TestJ19ProgressAndLogAreKept while the job runs and afterwards.
-func TestJ19ProgressAndLogAreKept(t *testing.T) {
-	t.Parallel()
+// testJ19ProgressAndLogAreKept while the job runs and afterwards.
+func testJ19ProgressAndLogAreKept(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Poll: 2 * time.Millisecond})
 	release := make(chan struct{})
 	register(t, w, "x", func(_ context.Context, r *job.Run, _ none) (none, error) {
@@ -239,8 +233,7 @@ func TestJ19ProgressAndLogAreKept(t *testing.T) {
 	}
 }
 
-func TestRetentionRemovesOldJobs(t *testing.T) {
-	t.Parallel()
+func testRetentionRemovesOldJobs(t *testing.T, newStore opener) {
 	s := newStore(t)
 	w := open(t, s, job.Options{})
 	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, fmt.Errorf("wrong") })
@@ -261,9 +254,8 @@ func TestRetentionRemovesOldJobs(t *testing.T) {
 	}
 }
 
-// TestJ13WorkersAreCounted: never more handlers than workers, whatever ends how.
-func TestJ13WorkersAreCounted(t *testing.T) {
-	t.Parallel()
+// testJ13WorkersAreCounted: never more handlers than workers, whatever ends how.
+func testJ13WorkersAreCounted(t *testing.T, newStore opener) {
 	w := open(t, newStore(t), job.Options{Workers: 4})
 	var now, most atomic.Int32
 	register(t, w, "x", func(_ context.Context, r *job.Run, _ none) (none, error) {
@@ -297,5 +289,41 @@ func TestJ13WorkersAreCounted(t *testing.T) {
 	}
 	if most.Load() > 4 {
 		t.Errorf("%d handlers ran at once, want at most 4", most.Load())
+	}
+}
+
+// lossy loses the answers of some transactions that have happened.
+type lossy struct {
+	storetest.Store
+	lose atomic.Int32
+}
+
+func (l *lossy) Update(ctx context.Context, fn func(store.Tx) error) error {
+	err := l.Store.Update(ctx, fn)
+	if err == nil && l.lose.Add(-1) >= 0 {
+		return errors.New("the connection was lost")
+	}
+	return err
+}
+
+// testLostAnswersLoseNoJob: what was claimed by a transaction whose answer was lost
+// goes back to its queue and runs.
+func testLostAnswersLoseNoJob(t *testing.T, newStore opener) {
+	s := &lossy{Store: newStore(t)}
+	w := open(t, s, job.Options{Poll: time.Millisecond})
+	register(t, w, "x", func(context.Context, *job.Run, none) (none, error) { return none{}, nil })
+	var ids []int64
+	for range 5 {
+		ids = append(ids, w.enqueue(t, job.Spec{Name: "x", MaxAttempts: 1}))
+	}
+	s.lose.Store(5) // among them: joining, which is tried again here
+	for w.Start(t.Context()) != nil {
+	}
+	t.Cleanup(func() { must(t, w.Stop(context.Background())) })
+	for _, id := range ids {
+		w.await(t, id, "job.completed")
+		if j := w.get(t, id); j.Attempt != 1 {
+			t.Errorf("attempt %d, want 1", j.Attempt)
+		}
 	}
 }

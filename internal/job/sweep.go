@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/internal/store"
@@ -42,6 +43,9 @@ func (e *Engine) promote(ctx context.Context, now time.Time) error {
 // poll looks for everything that no wake-up may have told of.
 func (e *Engine) poll(ctx context.Context, now time.Time) error {
 	e.abandon(now)
+	if err := e.reclaim(ctx, now); err != nil {
+		return err
+	}
 	if err := e.obey(ctx); err != nil {
 		return err
 	}
@@ -106,14 +110,13 @@ func (e *Engine) abandon(now time.Time) {
 // obey ends the attempts of this node whose job somebody has asked to end, also
 // through another node.
 func (e *Engine) obey(ctx context.Context) error {
-	runs := map[int64]*Run{}
-	for _, r := range e.runs() {
-		runs[r.job.ID] = r
-	}
+	runs := e.runs()
 	if len(runs) == 0 {
 		return nil
 	}
-	return e.store.View(ctx, func(r store.Reader) error {
+	var asked map[int64]int64 // job to epoch
+	err := e.store.View(ctx, func(r store.Reader) error {
+		asked = map[int64]int64{}
 		rows, err := r.Rows(ctx, `SELECT id, epoch FROM job WHERE state = 'running' AND cancel_asked = 1 AND owner = $1`, e.node)
 		if err != nil {
 			return err
@@ -124,12 +127,38 @@ func (e *Engine) obey(ctx context.Context) error {
 			if err := rows.Scan(&id, &epoch); err != nil {
 				return err
 			}
-			if run := runs[id]; run != nil && run.job.Epoch == epoch {
-				run.cancel(errCancelled)
-			}
+			asked[id] = epoch
 		}
 		return rows.Err()
 	})
+	for _, r := range runs {
+		if epoch, ok := asked[r.job.ID]; ok && epoch == r.job.Epoch {
+			r.cancel(errCancelled)
+		}
+	}
+	return err
+}
+
+// reclaim gives back what a transaction claimed whose answer was lost: the rows say
+// that this node runs it, and it does not.
+func (e *Engine) reclaim(ctx context.Context, now time.Time) error {
+	if !e.unsure {
+		return nil
+	}
+	here := map[int64]int64{}
+	for _, r := range e.runs() {
+		here[r.job.ID] = r.job.Epoch
+	}
+	err := e.store.Update(ctx, func(tx store.Tx) error {
+		jobs, err := selectJobs(ctx, tx, `WHERE state = 'running' AND owner = $1`+e.store.Dialect().ForUpdate(), e.node)
+		if err != nil {
+			return err
+		}
+		jobs = slices.DeleteFunc(jobs, func(j *Job) bool { return here[j.ID] == j.Epoch })
+		return e.stepAll(ctx, tx, jobs, Input{Kind: OnRelease, Now: now})
+	})
+	e.unsure = err != nil
+	return err
 }
 
 // flush writes progress and log lines down.
