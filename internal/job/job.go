@@ -186,14 +186,32 @@ func (j *Job) event(typ string, now time.Time, more ...any) api.Event {
 	b = append(b, j.Name...) // validName: nothing to escape
 	b = append(b, '"')
 	for i := 0; i+1 < len(more); i += 2 {
-		v, err := json.Marshal(more[i+1])
-		if err != nil {
-			continue // what cannot be told in JSON is in the row
-		}
 		b = append(b, ',', '"')
 		b = append(b, more[i].(string)...)
 		b = append(b, '"', ':')
-		b = append(b, v...)
+		b = appendJSON(b, more[i+1])
 	}
 	return api.Event{Type: typ, Time: now, Name: j.Name, Data: append(b, '}')}
+}
+
+// appendJSON is json.Marshal without its cost for what most events tell.
+func appendJSON(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case int:
+		return strconv.AppendInt(b, int64(v), 10)
+	case int64:
+		return strconv.AppendInt(b, v, 10)
+	case time.Time:
+		return append(v.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
+	case json.RawMessage:
+		if len(v) > 0 {
+			return append(b, v...) // an encoder or a check made it
+		}
+		return append(b, "null"...)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		text = []byte("null") // what cannot be told in JSON is in the row
+	}
+	return append(b, text...)
 }

@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,6 +16,13 @@ import (
 var server postgrestest.Server
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(nodeEnv); what != "" {
+		if err := runNode(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	server.Stop()
 	os.Exit(code)
