@@ -166,10 +166,7 @@ func (j *Journal) wrote() {
 		close(j.wake)
 		j.wake = nil
 	}
-	if j.opts.SyncEvery > 0 {
-		select {
-		case j.dirty <- struct{}{}:
-		default: // it is awake
-		}
+	if j.syncState.interval() > 0 {
+		j.syncState.wake()
 	}
 }

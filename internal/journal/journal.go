@@ -51,7 +51,7 @@ type Options struct {
 	// SyncEvery is the longest time between a write and its fsync: a power cut
 	// loses at most this. 0 means that Append returns after the fsync, shared
 	// by concurrent callers; below 0 there is no fsync. DefaultSyncEvery is
-	// what the supervisor uses.
+	// what the supervisor uses. SetSyncEvery changes it.
 	SyncEvery time.Duration
 	// MaxBytes bounds all segments together; the oldest beyond it are dropped
 	// and counted, acknowledged or not. Default 256 MiB.
@@ -175,10 +175,11 @@ type segment struct {
 type Journal struct {
 	dir  string
 	opts Options
+	disk disk
 	boot uint64
 
 	mu        sync.Mutex
-	file      *os.File // the newest segment
+	file      file // the newest segment
 	segs      []segment
 	seq       uint64 // the last number given
 	latest    map[string]position
@@ -191,8 +192,6 @@ type Journal struct {
 	damaged   int
 	closed    bool
 	done      chan struct{} // closed by Close
-	dirty     chan struct{} // wakes the syncer; capacity 1
-	syncing   sync.WaitGroup
 	syncState syncState
 }
 
@@ -213,10 +212,16 @@ func Open(dir string, o Options) (*Journal, Report, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, Report{}, fmt.Errorf("cannot make the journal: %w", err)
 	}
+	return open(dir, o, osDisk{}, bootHash())
+}
+
+// open is Open on a disk, in a boot of the machine.
+func open(dir string, o Options, d disk, boot uint64) (*Journal, Report, error) {
 	j := &Journal{
-		dir: dir, opts: o.withDefaults(), boot: bootHash(),
-		latest: map[string]position{}, done: make(chan struct{}), dirty: make(chan struct{}, 1),
+		dir: dir, opts: o.withDefaults(), disk: d, boot: boot,
+		latest: map[string]position{}, done: make(chan struct{}),
 	}
+	j.syncState.begin(o.SyncEvery)
 	rep, err := j.recover()
 	if err != nil {
 		if j.file != nil {
@@ -225,8 +230,8 @@ func Open(dir string, o Options) (*Journal, Report, error) {
 		return nil, rep, err
 	}
 	rep.Segments, rep.LastSeq = len(j.segs), j.seq
-	if j.opts.SyncEvery > 0 {
-		j.syncing.Go(j.syncLoop)
+	if o.SyncEvery >= 0 {
+		j.syncState.running.Go(j.syncLoop)
 	}
 	return j, rep, nil
 }
@@ -264,9 +269,9 @@ func (j *Journal) Close() error {
 	// Without the mark the next Open only assumes a power cut after a reboot.
 	_, markErr := j.write(appendFrame(j.buf[:0], kindClose, j.seq, time.Now().UnixNano(), "", nil))
 	j.mu.Unlock()
-	j.syncing.Wait()
+	j.syncState.running.Wait()
 	var syncErr error
-	if j.opts.SyncEvery >= 0 {
+	if j.syncState.interval() >= 0 {
 		syncErr = j.Sync()
 	}
 	return errors.Join(markErr, syncErr, j.file.Close())

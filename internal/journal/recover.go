@@ -39,9 +39,11 @@ func (j *Journal) recover() (Report, error) {
 		j.seq += SeqJump
 		rep.Jumped = true
 	}
-	if rep.Jumped || newBoot || last.damaged {
-		// A fresh segment bears this boot's name and a snapshot without holes.
-		// On a full disk it is made later, by an append.
+	if rep.Jumped || newBoot || last.damaged || last.clean {
+		// A fresh segment bears this boot's name and a snapshot without holes, and
+		// does not end with the mark of Close: a power cut that takes all that is
+		// appended from now on must not look like that end. On a full disk it is
+		// made later, by an append.
 		if err := j.rotate(); err != nil {
 			j.distrust = true
 		}
@@ -59,7 +61,7 @@ func (j *Journal) list() error {
 		path := filepath.Join(j.dir, e.Name())
 		if strings.HasSuffix(e.Name(), tempSuffix) {
 			// What cannot be removed is only in the way: its name is reused.
-			_ = os.Remove(path)
+			_ = j.disk.remove(path)
 			continue
 		}
 		base, ok := parseSegmentName(e.Name())
@@ -267,7 +269,7 @@ func (s *segmentScan) take(from *origin, name string, it item, tail bool) {
 
 // openNewest opens the newest segment for writing and cuts its damaged tail off.
 func (j *Journal) openNewest(s segmentScan) error {
-	f, err := os.OpenFile(j.newest().path, os.O_RDWR, 0)
+	f, err := j.disk.open(j.newest().path, false)
 	if err != nil {
 		return fmt.Errorf("cannot open the journal for writing: %w", err)
 	}

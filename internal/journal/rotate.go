@@ -20,7 +20,7 @@ func (j *Journal) rotate() error {
 	}
 	base := j.seq + 1
 	path := j.segmentPath(base)
-	f, err := os.OpenFile(path+tempSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := j.disk.open(path+tempSuffix, true)
 	if err != nil {
 		return fmt.Errorf("cannot begin a journal segment: %w", err)
 	}
@@ -30,7 +30,7 @@ func (j *Journal) rotate() error {
 		err = j.publish(f, path)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot begin a journal segment: %w", errors.Join(err, f.Close(), os.Remove(path+tempSuffix)))
+		return fmt.Errorf("cannot begin a journal segment: %w", errors.Join(err, f.Close(), j.disk.remove(path+tempSuffix)))
 	}
 	old := j.file
 	j.file, j.latest, j.live, j.distrust = f, fresh, 0, false
@@ -51,28 +51,28 @@ func (j *Journal) rotate() error {
 
 // publish makes the new segment durable and gives it its name. The old segment
 // is made durable first, so that durability keeps the order of numbers.
-func (j *Journal) publish(f *os.File, path string) error {
-	durable := j.opts.SyncEvery >= 0
+func (j *Journal) publish(f file, path string) error {
+	durable := j.syncState.interval() >= 0
 	if durable {
 		if j.file != nil && !j.distrust {
-			if err := datasync(j.file); err != nil {
+			if err := j.file.Sync(); err != nil {
 				j.distrust = true
 			}
 		}
-		if err := datasync(f); err != nil {
+		if err := f.Sync(); err != nil {
 			return err
 		}
 	}
 	if err := fault.Point("journal.rotate.before_rename"); err != nil {
 		return err
 	}
-	if err := os.Rename(path+tempSuffix, path); err != nil {
+	if err := j.disk.rename(path+tempSuffix, path); err != nil {
 		return err
 	}
 	if durable {
 		// The segment is in place whatever becomes of this; the next fsync of
 		// the folder makes the name durable.
-		if err := syncDir(j.dir); err != nil {
+		if err := j.disk.syncDir(j.dir); err != nil {
 			j.syncState.setError(err)
 		}
 	}
@@ -86,7 +86,7 @@ func (j *Journal) setRotateAt() {
 
 // writeSnapshot writes the head of a segment, a copy of every newest frame and
 // the mark of the end, and returns where the copies are.
-func (j *Journal) writeSnapshot(f *os.File, seg *origin) (map[string]position, int64, error) {
+func (j *Journal) writeSnapshot(f file, seg *origin) (map[string]position, int64, error) {
 	out := make([]byte, 0, 256<<10)
 	out = append(out, encodeSegmentHeader(seg.base, j.boot)...)
 	fresh := make(map[string]position, len(j.latest))
@@ -129,7 +129,7 @@ func (j *Journal) dropOldest() {
 	// Room for the newest segment to grow into is part of the bound.
 	total += max(0, j.rotateAt-j.newest().size)
 	for len(j.segs) > 1 && total > j.opts.MaxBytes {
-		if err := os.Remove(j.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := j.disk.remove(j.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			j.syncState.setError(fmt.Errorf("cannot drop an old journal segment: %w", err))
 			return
 		}
@@ -151,7 +151,7 @@ func (j *Journal) Ack(seq uint64) error {
 		if err := fault.Point("journal.ack.before_remove"); err != nil {
 			return err
 		}
-		if err := os.Remove(j.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := j.disk.remove(j.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("cannot remove a journal segment that is no longer needed: %w", err)
 		}
 		j.segs = j.segs[1:]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/internal/fault"
@@ -15,8 +16,35 @@ type syncState struct {
 	turn   sync.Mutex // held by the one who syncs
 	synced uint64     // guarded by turn: everything up to it is durable
 
+	every   atomic.Int64  // Options.SyncEvery
+	dirty   chan struct{} // wakes the syncer; capacity 1
+	running sync.WaitGroup
+
 	mu  sync.Mutex
 	err error
+}
+
+func (s *syncState) begin(every time.Duration) {
+	s.every.Store(int64(every))
+	s.dirty = make(chan struct{}, 1)
+}
+
+func (s *syncState) interval() time.Duration { return time.Duration(s.every.Load()) }
+
+// wake has the syncer sync one interval from now.
+func (s *syncState) wake() {
+	select {
+	case s.dirty <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// SetSyncEvery changes Options.SyncEvery, which must not have been below 0, for
+// the appends to come. A negative interval is 0.
+func (j *Journal) SetSyncEvery(every time.Duration) {
+	j.syncState.every.Store(int64(max(0, every)))
+	// What was written before is durable at the end of the new interval.
+	j.syncState.wake()
 }
 
 func (s *syncState) lastError() error {
@@ -34,7 +62,7 @@ func (s *syncState) setError(err error) {
 // afterWrite makes the entry seq durable where the options ask for it before
 // Append returns. Callers that come while another one syncs share the next fsync.
 func (j *Journal) afterWrite(seq uint64) error {
-	if j.opts.SyncEvery != 0 {
+	if j.syncState.interval() != 0 {
 		return nil
 	}
 	return j.syncTo(seq)
@@ -76,7 +104,7 @@ func (j *Journal) syncNewest() (last uint64, err error) {
 		if err := fault.Point("journal.sync"); err != nil {
 			return 0, err
 		}
-		err := datasync(file)
+		err := file.Sync()
 		if err == nil {
 			return seq, nil
 		}
@@ -95,19 +123,19 @@ func (j *Journal) isClosed() bool {
 	return j.closed
 }
 
-// syncLoop runs from Open to Close where SyncEvery is above 0. It sleeps while
+// syncLoop runs from Open to Close unless SyncEvery is below 0. It sleeps while
 // nothing is written.
 func (j *Journal) syncLoop() {
-	timer := time.NewTimer(j.opts.SyncEvery)
+	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()
 	for {
 		select {
 		case <-j.done:
 			return
-		case <-j.dirty:
+		case <-j.syncState.dirty:
 		}
-		timer.Reset(j.opts.SyncEvery)
+		timer.Reset(j.syncState.interval())
 		select {
 		case <-j.done:
 			return
@@ -116,18 +144,4 @@ func (j *Journal) syncLoop() {
 		// A failure is kept for Stats, and the next append begins a new segment.
 		_ = j.Sync()
 	}
-}
-
-// syncDir makes names in dir durable. Systems that cannot do so say an error
-// that is no loss for a running system, so it is for the caller to weigh.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if cerr := d.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
