@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/appendjson"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/logstore"
 	"github.com/perdure/perdure/internal/proc"
@@ -249,7 +250,8 @@ func (a *actor) commit(r supervise.Result) []supervise.Input {
 // persist writes the state as it is now with events that led to it.
 func (a *actor) persist(events []control.Event) error {
 	rec := a.record(false)
-	payload, err := json.Marshal(control.Entry{Record: &rec, Events: events})
+	entry := control.Entry{Record: &rec, Events: events}
+	payload, err := entry.Payload()
 	if err != nil {
 		return err
 	}
@@ -324,7 +326,7 @@ func (a *actor) events(in []supervise.Event) []control.Event {
 		ce := control.Event{Type: e.Type, ProcessID: a.who.id, Name: a.who.name, Generation: e.Generation}
 		if len(e.Data) > 0 {
 			// The data is made of JSON's own types, so this cannot fail.
-			ce.Data, _ = json.Marshal(e.Data)
+			ce.Data, _ = appendjson.Map(nil, e.Data)
 		}
 		out = append(out, ce)
 	}
@@ -349,8 +351,9 @@ func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) 
 	}
 	rec := a.record(false)
 	rec.Definition = def
-	payload, err := json.Marshal(control.Entry{Record: &rec, Events: []control.Event{{
-		Type: event, ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation, Data: data}}})
+	entry := control.Entry{Record: &rec, Events: []control.Event{{
+		Type: event, ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation, Data: data}}}
+	payload, err := entry.Payload()
 	if err != nil {
 		return err
 	}
@@ -373,8 +376,9 @@ func (a *actor) forget() error {
 		return api.Errorf(api.CodeConflict, "cannot remove %q: it still lives", a.who.name)
 	}
 	rec := a.record(false)
-	payload, err := json.Marshal(control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
-		Type: "process.removed", ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation}}})
+	entry := control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
+		Type: "process.removed", ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation}}}
+	payload, err := entry.Payload()
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -98,8 +97,9 @@ func (s *Supervisor) buryHalf(name string, e control.Entry) {
 		return
 	}
 	rec := *e.Record
-	payload, err := json.Marshal(control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
-		Type: "process.removed", ProcessID: rec.ID, Name: name, Generation: rec.State.Generation}}})
+	entry := control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
+		Type: "process.removed", ProcessID: rec.ID, Name: name, Generation: rec.State.Generation}}}
+	payload, err := entry.Payload()
 	if err == nil {
 		_, err = s.log.Delete(processKey(name), payload)
 	}

@@ -331,7 +331,7 @@ func (s *Supervisor) say(event string, data map[string]any) {
 }
 
 func (s *Supervisor) write(e control.Entry) {
-	payload, err := json.Marshal(e)
+	payload, err := e.Payload()
 	if err == nil {
 		_, err = s.log.Append(supervisorKey, payload)
 	}
