@@ -26,6 +26,9 @@ type ready struct {
 type poller struct {
 	fd    int
 	timer int
+	// files is the folder /proc/self/fd, -1 where there is none: from there the
+	// way to a descriptor is short.
+	files int
 	file  *os.File
 	conn  syscall.RawConn
 	buf   [64]unix.EpollEvent
@@ -45,7 +48,10 @@ func newPoller() (*poller, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	p := &poller{fd: fd, timer: timer, file: os.NewFile(uintptr(fd), "epoll")}
+	p := &poller{fd: fd, timer: timer, files: -1, file: os.NewFile(uintptr(fd), "epoll")}
+	if files, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+		p.files = files
+	}
 	p.conn, err = p.file.SyscallConn()
 	if err == nil {
 		err = p.add(timer, timerSlot, 0)
@@ -112,16 +118,18 @@ func (p *poller) wakeIn(d time.Duration) {
 }
 
 func (p *poller) close() error {
+	if p.files >= 0 {
+		unix.Close(p.files)
+	}
 	return errors.Join(p.file.Close(), unix.Close(p.timer))
 }
 
 // openChildEnd opens the very FIFO that fd is, even if its name was removed.
-func openChildEnd(path string, fd int) (int, error) {
-	n, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT { // no /proc
-		n, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func (p *poller) openChildEnd(path string, fd int) (int, error) {
+	if p.files < 0 {
+		return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	}
-	return n, err
+	return unix.Openat(p.files, strconv.Itoa(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
 }
 
 func setPipeSize(fd, size int) error {

@@ -112,7 +112,7 @@ func (p *poller) wait(to []ready) (_ []ready, timer bool, _ error) {
 
 func (p *poller) close() error { return errors.Join(unix.Close(p.wake[0]), unix.Close(p.wake[1])) }
 
-func openChildEnd(path string, _ int) (int, error) {
+func (p *poller) openChildEnd(path string, _ int) (int, error) {
 	return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 }
 

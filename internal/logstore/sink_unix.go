@@ -41,6 +41,7 @@ type Sink struct {
 	size    [2]uint8 // how often it was grown
 	failing bool
 	copying bool // the file system cannot splice
+	adopted bool // it was looked whether an earlier capture has left files
 	closed  bool
 }
 
@@ -130,7 +131,7 @@ func (s *Sink) ChildEnds() (stdout, stderr *os.File, err error) {
 	}
 	return openPair(func(i int) (*os.File, error) {
 		path := fifoPath(s.c.o.RunDir, s.name, i)
-		fd, err := openChildEnd(path, int(s.fifo[i]))
+		fd, err := s.c.poll.openChildEnd(path, int(s.fifo[i]))
 		if err != nil {
 			return nil, fmt.Errorf("cannot open the output of %q: %w", s.name, err)
 		}
@@ -290,8 +291,9 @@ func (s *Sink) Drain() error {
 	}
 	begins := !s.failing
 	err := s.drain()
-	if err == nil && s.w == nil {
+	if err == nil && s.w == nil && !s.adopted {
 		err = s.adopt()
+		s.adopted = err == nil
 	}
 	if err == nil && s.w != nil && s.w.open {
 		if err = s.w.mark(tagBreak, nowMicros()); err == nil {
@@ -385,7 +387,7 @@ func (s *Sink) release() {
 	if s.w != nil {
 		s.next = s.w.base + s.w.off
 		s.w.close()
-		s.w = nil
+		s.w, s.adopted = nil, false
 	}
 }
 
