@@ -54,16 +54,16 @@ type actor struct {
 	sink   sink
 	timers [supervise.NumTimers]*time.Timer
 	stops  []func() // ends the asking of probes
-	debt   *debt    // what could not be persisted yet
 	gone   error    // why it takes no more: removed, or the supervisor is closed
 	again  retries
 	past   past // what resume needs; see revive
 }
 
-// retries are the timers of what failed and is tried again.
+// retries are what failed and is tried again, and the timers of that.
 type retries struct {
 	sweep, forget, open *time.Timer
 	rest                *proc.Identity // the leader whose leftovers sweep ends after a recovery
+	debt                *debt          // what could not be persisted yet
 }
 
 // identity is what never changes of a process.
@@ -232,16 +232,16 @@ func (a *actor) commit(r supervise.Result) []supervise.Input {
 	}
 	events := a.events(r.Events)
 	effects := r.Effects
-	if a.debt != nil {
-		events = append(a.debt.events, events...)
-		effects = append(a.debt.effects, effects...)
+	if a.again.debt != nil {
+		events = append(a.again.debt.events, events...)
+		effects = append(a.again.debt.effects, effects...)
 	}
 	if err := a.persist(events); err != nil {
 		return a.owe(err, events, effects)
 	}
-	if a.debt != nil {
-		a.debt.timer.Stop()
-		a.debt = nil
+	if a.again.debt != nil {
+		a.again.debt.timer.Stop()
+		a.again.debt = nil
 		a.sup.storage(a.who.name, nil)
 	}
 	return a.execute(effects)
@@ -295,17 +295,17 @@ func (a *actor) owe(cause error, events []control.Event, effects []supervise.Eff
 			d.effects = append(d.effects, e)
 		}
 	}
-	if a.debt != nil {
-		a.debt.timer.Stop()
+	if a.again.debt != nil {
+		a.again.debt.timer.Stop()
 	}
 	d.timer = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).repay}) })
-	a.debt = d
+	a.again.debt = d
 	return append(follow, a.execute(now)...)
 }
 
 // repay tries once more to persist what is owed.
 func (a *actor) repay() error {
-	if a.debt == nil {
+	if a.again.debt == nil {
 		return nil
 	}
 	for _, in := range a.commit(supervise.Result{State: a.state}) {
@@ -410,8 +410,8 @@ func (a *actor) close() {
 			a.timers[i] = nil
 		}
 	}
-	if a.debt != nil {
-		a.debt.timer.Stop()
+	if a.again.debt != nil {
+		a.again.debt.timer.Stop()
 	}
 	stop(a.again.sweep)
 	stop(a.again.forget)
