@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/perdure/perdure/api"
 )
@@ -376,7 +375,3 @@ func openFiles(t *testing.T, pid int) int {
 	}
 	return len(entries)
 }
-
-// tick comes a little later: it paces what is done again and again, and no
-// outcome depends on it.
-func tick() <-chan time.Time { return time.After(50 * time.Millisecond) }

@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // playRole is what this binary does as a managed program.
@@ -26,3 +30,41 @@ func playRole(role string) (code int) {
 		return 64
 	}
 }
+
+// playLogger writes numbered lines to both streams until the file "enough" is
+// there, in pieces that end within lines, and then ends in the middle of one:
+// "out 17" and so on, at last "out end 18". Its exit code is 42.
+func playLogger() int {
+	var streams sync.WaitGroup
+	for name, f := range map[string]*os.File{"out": os.Stdout, "err": os.Stderr} {
+		streams.Go(func() {
+			w := bufio.NewWriterSize(f, 100+len(name))
+			for n := 1; ; n++ {
+				if n%64 == 0 {
+					if _, err := os.Stat("enough"); err == nil {
+						fmt.Fprintf(w, "%s end %d", name, n)
+						if err := w.Flush(); err != nil {
+							os.Exit(3)
+						}
+						return
+					}
+				}
+				// Now and then a long line, now and then a pause within one.
+				fmt.Fprintf(w, "%s %d%s", name, n, strings.Repeat("x", n%7*n%50))
+				if n%50 == 0 {
+					if err := w.Flush(); err != nil {
+						os.Exit(3)
+					}
+					<-tick()
+				}
+				fmt.Fprintln(w)
+			}
+		})
+	}
+	streams.Wait()
+	return 42
+}
+
+// tick comes a little later: it paces what is done again and again, and no
+// outcome depends on it.
+func tick() <-chan time.Time { return time.After(50 * time.Millisecond) }

@@ -1,53 +1,17 @@
-//go:build unix
+//go:build linux
 
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/perdure/perdure/api"
 )
-
-// playLogger writes numbered lines to both streams until the file "enough" is
-// there, in pieces that end within lines, and then ends in the middle of one:
-// "out 17" and so on, at last "out end 18". Its exit code is 42.
-func playLogger() int {
-	var streams sync.WaitGroup
-	for name, f := range map[string]*os.File{"out": os.Stdout, "err": os.Stderr} {
-		streams.Go(func() {
-			w := bufio.NewWriterSize(f, 100+len(name))
-			for n := 1; ; n++ {
-				if n%64 == 0 {
-					if _, err := os.Stat("enough"); err == nil {
-						fmt.Fprintf(w, "%s end %d", name, n)
-						if err := w.Flush(); err != nil {
-							os.Exit(3)
-						}
-						return
-					}
-				}
-				// Now and then a long line, now and then a pause within one.
-				fmt.Fprintf(w, "%s %d%s", name, n, strings.Repeat("x", n%7*n%50))
-				if n%50 == 0 {
-					if err := w.Flush(); err != nil {
-						os.Exit(3)
-					}
-					<-tick()
-				}
-				fmt.Fprintln(w)
-			}
-		})
-	}
-	streams.Wait()
-	return 42
-}
 
 // checkLogger holds that a stream is complete: each line once, whole, in order,
 // the last one without an end. It returns the number of lines.
