@@ -231,8 +231,9 @@ func (a *app) serverCommand(self, mode string, o *ServeOptions) []string {
 
 // dying bounds the wait for a server that has been killed and still holds its
 // lock, which the kernel gives back when the last of its threads is gone, or that
-// is coming up and does not answer yet.
-const dying = 5 * time.Second
+// is coming up and does not answer yet: beside a supervisor that is starting all it
+// can, that takes seconds.
+const dying = 30 * time.Second
 
 // applyThere is applyTo with a client of its own.
 func (a *app) applyThere(ctx context.Context, socket string, pid int, names []string) error {
