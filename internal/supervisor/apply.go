@@ -32,9 +32,16 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 	if err := s.tree.define(req.Definitions); err != nil {
 		return res, err
 	}
-	var begin []*actor
+	under := make([]applying, len(req.Definitions))
 	for i := range req.Definitions {
-		a, what, err := s.applyOne(ctx, &req.Definitions[i], req)
+		var err error
+		if under[i], err = s.applyOne(ctx, &req.Definitions[i], req); err != nil {
+			return res, err
+		}
+	}
+	var begin []*actor
+	for i := range under {
+		a, what, err := under[i].wait(ctx)
 		if err != nil {
 			return res, err
 		}
@@ -86,54 +93,80 @@ func (s *Supervisor) trimSoon() {
 // awaitRemovals waits until processes that are being removed are gone, if their
 // names are given once more: who takes a name after a removal is a new process.
 func (s *Supervisor) awaitRemovals(ctx context.Context, defs []api.Definition) error {
+	type question struct {
+		a       *actor
+		answer  <-chan outcome
+		removed *bool
+	}
+	var asked []question
 	for i := range defs {
 		a, err := s.actor(defs[i].Name)
 		if err != nil {
 			continue // there is none
 		}
-		removed := make(chan bool, 1)
-		_, err = await(ctx, a, message{do: func(a *actor) error { removed <- a.state.Removed; return nil }})
+		removed := new(bool)
+		asked = append(asked, question{a, ask(a, message{do: func(a *actor) error { *removed = a.state.Removed; return nil }}), removed})
+	}
+	for _, q := range asked {
+		_, err := answer(ctx, q.a, q.answer)
 		switch {
 		case api.CodeOf(err) == api.CodeNotFound && err != nil:
 			continue
 		case err != nil:
 			return err
-		case !<-removed:
+		case !*q.removed:
 			continue
 		}
 		select {
-		case <-a.ended:
+		case <-q.a.ended:
 		case <-s.end.begun:
 			return s.refusal()
 		case <-ctx.Done():
-			return api.Errorf(api.CodeTimeout, "cannot define %q: the process that had the name is still being removed: %v", a.who.name, ctx.Err())
+			return api.Errorf(api.CodeTimeout, "cannot define %q: the process that had the name is still being removed: %v", q.a.who.name, ctx.Err())
 		}
 	}
 	return nil
 }
 
-// outcome says what Apply did to one process.
-type outcome int
+// effect says what Apply did to one process.
+type effect int
 
 const (
-	unchanged outcome = iota
+	unchanged effect = iota
 	added
 	changed
 )
 
-// applyOne adds or changes one process.
-func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req control.ApplyRequest) (*actor, outcome, error) {
-	spec := definition.Spec(*def)
+// applying is the change of one process under way.
+type applying struct {
+	a      *actor
+	answer <-chan outcome // nil: it is done
+	what   *effect        // set when the answer is there
+}
+
+// wait returns what has been done.
+func (p applying) wait(ctx context.Context) (*actor, effect, error) {
+	if p.answer != nil {
+		if _, err := answer(ctx, p.a, p.answer); err != nil {
+			return nil, unchanged, err
+		}
+	}
+	return p.a, *p.what, nil
+}
+
+// applyOne adds a process, or begins to change one.
+func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req control.ApplyRequest) (applying, error) {
+	spec, what := definition.Spec(*def), unchanged
 	s.mu.Lock()
 	a := s.actors[def.Name]
 	s.mu.Unlock()
 	if a == nil {
 		a = &actor{sup: s, ended: make(chan struct{}), who: identity{id: newID(), name: def.Name, source: req.Source, created: time.Now().UTC()},
 			state: supervise.State{Desired: api.DesiredStopped, State: api.StateIdle, Health: api.HealthUnknown}}
-		return a, added, s.add(ctx, a, def, &spec)
+		what = added
+		return applying{a: a, what: &what}, s.add(ctx, a, def, &spec)
 	}
-	what := unchanged
-	_, err := await(ctx, a, message{do: func(a *actor) error {
+	return applying{a: a, what: &what, answer: ask(a, message{do: func(a *actor) error {
 		restart := definition.NeedsRestart(*a.def, *def)
 		if !restart && reflect.DeepEqual(*a.def, *def) {
 			return nil
@@ -144,17 +177,13 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 			return err
 		}
 		return a.step(supervise.Input{Kind: supervise.Redefine, Apply: restart && !req.Hold})
-	}})
-	if err != nil {
-		return nil, unchanged, err
-	}
-	return a, what, nil
+	}})}, nil
 }
 
 // add brings a new process in. It can be found before it is written down, so
 // that a list never lacks what the journal has.
 func (s *Supervisor) add(ctx context.Context, a *actor, def *api.Definition, spec *supervise.Spec) error {
-	outcome := make(chan error, 1)
+	added := make(chan error, 1)
 	s.mu.Lock()
 	s.actors[a.who.name] = a
 	// Under the lock, so that nothing comes before it.
@@ -165,10 +194,10 @@ func (s *Supervisor) add(ctx context.Context, a *actor, def *api.Definition, spe
 			a.sup.dropped(a.who.name)
 		}
 		return err
-	}, done: func(_ control.Record, err error) { outcome <- err }})
+	}, done: func(_ control.Record, err error) { added <- err }})
 	s.mu.Unlock()
 	select {
-	case err := <-outcome:
+	case err := <-added:
 		return err
 	case <-ctx.Done():
 		return api.Errorf(api.CodeTimeout, "cannot tell whether %q has been defined: %v", a.who.name, ctx.Err())

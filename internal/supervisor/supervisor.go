@@ -209,22 +209,35 @@ func (s *Supervisor) message(cmd control.Command) (message, error) {
 	return message{}, api.Errorf(api.CodeInvalid, "cannot do %q to a process (verbs: start, stop, restart, reset, signal, kill, remove)", cmd.Verb)
 }
 
-// await posts a message and waits for its outcome. The message is carried out
-// even if ctx ends first.
-func await(ctx context.Context, a *actor, m message) (control.Record, error) {
-	type outcome struct {
-		rec control.Record
-		err error
-	}
+// outcome is what became of a message.
+type outcome struct {
+	rec control.Record
+	err error
+}
+
+// ask posts a message; its outcome comes over the channel.
+func ask(a *actor, m message) <-chan outcome {
 	ch := make(chan outcome, 1)
 	m.done = func(r control.Record, err error) { ch <- outcome{r, err} }
 	a.post(m)
+	return ch
+}
+
+// answer waits for what was asked. The message is carried out even if ctx ends
+// first.
+func answer(ctx context.Context, a *actor, ch <-chan outcome) (control.Record, error) {
 	select {
 	case o := <-ch:
 		return o.rec, o.err
 	case <-ctx.Done():
 		return control.Record{}, api.Errorf(api.CodeTimeout, "cannot tell what became of the command to %q: %v", a.who.name, ctx.Err())
 	}
+}
+
+// await asks and waits for the answer. Who has something for many processes asks
+// all of them first: one whose start waits for its turn then holds up no other.
+func await(ctx context.Context, a *actor, m message) (control.Record, error) {
+	return answer(ctx, a, ask(a, m))
 }
 
 // remove ends the process for good and forgets it once it is gone.
@@ -247,10 +260,14 @@ func (s *Supervisor) List(ctx context.Context) ([]control.Record, uint64, error)
 		return 1
 	})
 	s.mu.Unlock()
+	answers := make([]<-chan outcome, len(actors))
+	for i, a := range actors {
+		answers[i] = ask(a, message{do: func(*actor) error { return nil }})
+	}
 	recs := make([]control.Record, 0, len(actors))
 	var last uint64
-	for _, a := range actors {
-		r, err := await(ctx, a, message{do: func(*actor) error { return nil }})
+	for i, a := range actors {
+		r, err := answer(ctx, a, answers[i])
 		if err != nil {
 			if api.CodeOf(err) == api.CodeNotFound {
 				continue
