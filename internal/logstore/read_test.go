@@ -432,6 +432,49 @@ func TestAnyHistory(t *testing.T) {
 	})
 }
 
+// The last lines are whole though one began segments ago, and segments that are
+// packed or full of the other stream lie between. Found by TestAnyHistory.
+func TestTailOfALineThatBeganLongAgo(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]string{"small": "\n", "large": strings.Repeat("x\n", 3*MaxLine/4)} {
+		for _, packed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, packed %v", name, packed), func(t *testing.T) {
+				t.Parallel()
+				p := place{logs: filepath.Join(t.TempDir(), "logs"), run: filepath.Join(t.TempDir(), "run")}
+				c, err := NewCapture(Options{LogDir: p.logs, RunDir: p.run})
+				must(t, err)
+				s := open(t, c, "web", Retention{MaxSize: 16 << 20, MaxFiles: 1000})
+				out, errs, err := s.ChildEnds()
+				must(t, err)
+				put(t, s, errs, between)
+				put(t, s, out, "first\nbegun")
+				must(t, s.Rotate())
+				put(t, s, errs, "a\n")
+				must(t, s.Rotate())
+				put(t, s, out, ", goes on")
+				put(t, s, errs, "b\nc\n")
+				if packed {
+					pack(t, p)
+				}
+				put(t, s, out, " and ends\n")
+				must(t, s.Drain())
+				for n, want := range []string{"", "begun, goes on and ends"} {
+					got := lines(t, p, "web", Query{Lines: n})
+					if len(got) != n || n > 0 && got[0].text != want {
+						t.Errorf("the last %d: %q", n, texts(got))
+					}
+				}
+				if got := lines(t, p, "web", Query{Lines: 4}); len(got) != 4 || got[3].text != "begun, goes on and ends" || got[0].text != "a" {
+					t.Errorf("the last 4: %q", texts(got))
+				}
+				must(t, c.Close())
+				out.Close()
+				errs.Close()
+			})
+		}
+	}
+}
+
 // FuzzIndex reads a segment with any index and any data: no panic, no endless
 // reading, and no byte invented.
 func FuzzIndex(f *testing.F) {

@@ -207,14 +207,11 @@ func (r *reader) back(end int64, n int, want [2]bool) ([2]int64, error) {
 		if list[i].base > end {
 			continue
 		}
-		oldest = list[i].base
-		if s.place >= 0 && list[i].base < s.low {
-			oldest = max(oldest, min(s.low, end))
-			if i < len(list)-1 {
-				oldest = max(oldest, min(list[i+1].base, s.place))
-			}
+		if s.place >= 0 && i < len(list)-1 && list[i+1].base <= s.low {
+			oldest = list[i+1].base // no line that is open at the place can begin in here
 			break
 		}
+		oldest = list[i].base
 		g, err := openSegmentAt(r.dir, list[i].base)
 		if err != nil {
 			continue // removed meanwhile or damaged: it has no lines to give
@@ -295,14 +292,13 @@ func backRun(g *openSegment, st int, lo, hi int64, s *scan, buf []byte) error {
 	return nil
 }
 
-// backPacked counts the newlines of a packed segment. When they are enough the
-// place is its beginning, which is further back than needed.
+// backPacked takes a packed segment whole. When its newlines are enough the place
+// is its beginning, which is further back than needed; a line that is open there
+// began in a segment before.
 func (r *reader) backPacked(g *openSegment, s *scan) error {
-	if s.place >= 0 {
-		return nil
-	}
 	buf := make([]byte, r.size)
 	count, next := 0, 0
+	last := [2]int64{-1, -1} // behind the last newline of each stream
 	tag := tagStdout
 	for {
 		off := g.zpos - g.base
@@ -320,8 +316,12 @@ func (r *reader) backPacked(g *openSegment, s *scan) error {
 			if ok {
 				run = min(run, e.off-off)
 			}
-			if s.want[tag-tagStdout] {
+			st := tag - tagStdout
+			if s.want[st] {
 				count += bytes.Count(b[:run], []byte{'\n'})
+			}
+			if i := bytes.LastIndexByte(b[:run], '\n'); i >= 0 {
+				last[st] = g.base + off + int64(i) + 1
 			}
 			b, off = b[run:], off+run
 		}
@@ -329,9 +329,16 @@ func (r *reader) backPacked(g *openSegment, s *scan) error {
 			break // the end, or damage: what was readable counts
 		}
 	}
-	if s.left -= count; s.left <= 0 {
-		s.place = g.base
-		s.low, s.open = g.base, [2]int64{g.base, g.base}
+	if s.place < 0 {
+		if s.left -= count; s.left <= 0 {
+			s.place, s.low = g.base, g.base-MaxLine
+		}
+		return nil
+	}
+	for st := range last {
+		if s.open[st] < 0 {
+			s.open[st] = last[st]
+		}
 	}
 	return nil
 }
