@@ -3,9 +3,25 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-5s}
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+
+# fuzz runs one target. Until Go 1.27 the fuzzer may take the end of its own time
+# for a failure (go.dev/issue/75804): then it says this alone and names no input.
+fuzz() {
+	if go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" "$2" </dev/null 2>&1 | tee "$said"; then
+		return 0
+	fi
+	if grep -qE '^ +context deadline exceeded$' "$said" && ! grep -qE 'Failing input|panic|terminated' "$said"; then
+		echo "$1: no failure: the fuzzer has met the end of its own time"
+		return 0
+	fi
+	return 1
+}
+
 git ls-files '*_test.go' | grep -vE '^tools/' | xargs -r grep -oE '^func Fuzz[A-Za-z0-9_]*' /dev/null |
 	sort -u | while IFS=: read -r file name; do
 	name=${name#func }
 	echo "$name of ./$(dirname "$file"), $time"
-	go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "./$(dirname "$file")" </dev/null
+	fuzz "$name" "./$(dirname "$file")"
 done

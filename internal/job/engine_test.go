@@ -275,7 +275,8 @@ func testJ9CancelKeepsHistory(t *testing.T, newStore opener) {
 // never ended: what that was running is run again, and its late end is refused.
 func testJ3CrashedNodeLosesNoJob(t *testing.T, newStore opener) {
 	s := newStore(t)
-	dead := open(t, s, job.Options{Node: "a"})
+	// One worker, which is held up: what is lost cannot come back to it.
+	dead := open(t, s, job.Options{Node: "a", Workers: 1})
 	release := make(chan struct{})
 	began := make(chan int, 2)
 	handler := func(_ context.Context, r *job.Run, _ none) (int, error) {
