@@ -81,7 +81,7 @@ func (w *Worker) pause(ctx context.Context, d time.Duration) bool {
 func (w *Worker) over(ctx context.Context) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return ctx.Err() != nil || w.closing && w.flushed(w.box.last)
+	return ctx.Err() != nil || w.leaving && w.flushed(w.box.last)
 }
 
 // connect makes one connection and serves it to its end. It returns true when
@@ -195,7 +195,7 @@ func (w *Worker) next(buf []byte) (batch []byte, what int) {
 		return buf, doWait
 	}
 	w.tell() // the slots are sent
-	if w.closing && w.flushed(w.box.last) {
+	if w.leaving && w.flushed(w.box.last) {
 		return buf, doEnd
 	}
 	return buf, doWait

@@ -34,7 +34,8 @@ type Worker struct {
 	box     outbox
 	latest  [numSlots]slot
 	change  chan struct{} // closed, and made anew, whenever somebody's wait may be over
-	closing bool
+	closing bool          // nothing new is taken but replies
+	leaving bool          // and no command runs any more that could reply
 	counts  Counters
 }
 
@@ -237,6 +238,9 @@ func (w *Worker) Close(ctx context.Context) error {
 		defer cancel()
 	}
 	late := w.calls.end(ctx)
+	w.mu.Lock()
+	w.leaving = true
+	w.mu.Unlock()
 	w.nudge()
 	select {
 	case <-w.done:
