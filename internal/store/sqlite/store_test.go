@@ -138,6 +138,37 @@ func TestDamagedFileIsNamedAndMovedAside(t *testing.T) {
 	}
 }
 
+// Damage from an early page on may meet what opening reads: then opening tells it.
+func TestDamageNearTheBeginningIsTold(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "p.db")
+	s := open(t, path, Options{})
+	if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(5000)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 8 * 4096; i < len(data); i++ {
+		data[i] = 0xA5
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	damaged, err := Open(t.Context(), path, Options{})
+	if err == nil {
+		err = damaged.Check(t.Context())
+		defer damaged.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("damage is told as: %v", err)
+	}
+}
+
 func TestDamagedPageIsFound(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p.db")
