@@ -72,6 +72,7 @@ const (
 	ReasonSpawnError  Reason = "spawn_error"
 	ReasonExit        Reason = "exit"
 	ReasonLimit       Reason = "limit"
+	ReasonHeartbeat   Reason = "heartbeat"
 	ReasonConfig      Reason = "config"
 	ReasonStorage     Reason = "storage"
 )
@@ -98,7 +99,7 @@ type Exit struct {
 	// Expected says whether Perdure had asked for it.
 	Expected bool `json:"expected"`
 	// Cause is why it ended: "exit", "request", "restart", "shutdown",
-	// "health", "boot_timeout", "limit", "spawn_error" or "unknown".
+	// "health", "boot_timeout", "heartbeat", "limit", "spawn_error" or "unknown".
 	Cause string `json:"cause"`
 	// CoreDumped says whether a core file was written.
 	CoreDumped bool `json:"core_dumped,omitempty"`

@@ -49,6 +49,7 @@ func (k Kind) String() string {
 		Shutdown: "shutdown or removal", Redefine: "new definition", DepsChanged: "dependencies changed",
 		Spawned: "spawned", SpawnFailed: "spawn failed", Exited: "leader ended", Gone: "all of it gone",
 		ReadyAnswer: "answer of the ready probe", HealthAnswer: "answer of the health probe",
+		Heartbeat: "heartbeat after a missed one", WorkerSaid: "a worker's word", Sample: "sample of its use",
 		TimerFired: "timer", Adopted: "adopted by a new supervisor"}
 	if k >= NumKinds {
 		return fmt.Sprintf("kind %d", uint8(k))
@@ -77,7 +78,7 @@ func stateText(s api.State) (means, lives string) {
 	case api.StateExited:
 		return "ended by itself with success, and not restarted", "no"
 	case api.StateFailed:
-		return "needs an operator; the reason is `breaker`, `max_restarts`, `spawn_error`, `exit`, `boot_timeout`, `health` or `limit`", "no"
+		return "needs an operator; the reason is `breaker`, `max_restarts`, `spawn_error`, `exit`, `boot_timeout`, `health`, `heartbeat` or `limit`", "no"
 	case api.StateDependencyFailed:
 		return "wanted, but a dependency can no longer be met; looked at again when that changes", "no"
 	case api.StateOrphaned:
@@ -99,11 +100,11 @@ func ways() [][3]string {
 		{"starting", "running", "spawned, and ready where there is a probe"},
 		{"starting", "backoff", "spawn failed, or ended"},
 		{"running", "backoff", "ended"},
-		{"running", "stopping", "stop, restart, bad health, or leftovers"},
+		{"running", "stopping", "stop, restart, bad health, no heartbeat, a limit, or leftovers"},
 		{"starting", "stopping", "stop, restart, deadline, or leftovers"},
 		{"stopping", "stopped", "all of it gone"},
 		{"stopping", "starting", "all of it gone, after restart"},
-		{"stopping", "backoff", "all of it gone, after bad health, deadline or leftovers"},
+		{"stopping", "backoff", "all of it gone, after bad health, no heartbeat, a limit, deadline or leftovers"},
 		{"backoff", "starting", "wait over"},
 		{"backoff", "waiting", "wait over, dependency unmet"},
 		{"running", "crash_loop", "breaker opens, tried again"},

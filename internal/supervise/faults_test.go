@@ -116,6 +116,28 @@ func TestKnownFaultsAreCaught(t *testing.T) {
 			m.becomeReady()
 		}),
 	}
+	faults["a stale worker is told at each look (Q14)"] = faulty(fresh, func(r rule, m *machine) {
+		m.s.Worker.Stale = m.s.Worker.Stale && m.in.Timer != TimerStale
+		run(r, m)
+	})
+	faults["the timer of the runtime outlives its generation (Q8)"] = instead(ruleExited, func(m *machine) {
+		t := m.s.Timers[TimerRuntime]
+		m.s.Timers[TimerRuntime] = Timer{}
+		m.exited()
+		m.s.Timers[TimerRuntime] = t
+	})
+	faults["an adopted worker is not watched (Q2, Q15)"] = instead(ruleAdopted, func(m *machine) {
+		h, l := m.sp.Heartbeat, m.sp.Limits
+		sp := *m.sp
+		sp.Heartbeat, sp.Limits = nil, nil
+		m.sp = &sp
+		m.adopted()
+		sp.Heartbeat, sp.Limits = h, l
+	})
+	faults["a kill is told before it is confirmed"] = instead(ruleTimerRunning, func(m *machine) {
+		m.timerRunning()
+		m.confirmed()
+	})
 	for name, eng := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -49,6 +49,9 @@ func (w *world) check(before *State, in *Input, r *Result, wasFresh bool) error 
 	if in.Kind == Shutdown && !s.Barrier {
 		return fmt.Errorf("a shutdown was not taken")
 	}
+	if err := w.checkWorker(before, in, r); err != nil {
+		return err
+	}
 	for _, n := range []int{s.Failures, s.Budget, s.HealthRestarts, s.HealthFailures, s.ReadyRun, s.BackoffN, s.Restarts - s.RestartsBase, s.Starts} {
 		if n < 0 {
 			return fmt.Errorf("a counter is negative")
@@ -95,7 +98,9 @@ func (w *world) checkTruth(lost bool) error {
 	case api.StateStarting:
 		ok = s.SpawnPending || s.Alive && s.PID != 0
 	case api.StateRunning:
-		ok = s.Alive && s.PID != 0
+		h := w.sp.Heartbeat
+		ok = s.Alive && s.PID != 0 && (h == nil || armed(TimerStale) || s.Worker.Stale && h.Kill == 0) &&
+			(w.sp.Limits == nil || w.sp.Limits.Runtime == 0 || w.sp.Limits.OnExceed == exceedEvent || armed(TimerRuntime))
 	case api.StateStopping:
 		ok = s.SpawnPending || s.Alive && armed(TimerGrace, TimerKill)
 	default:
@@ -127,6 +132,9 @@ func (w *world) act() error {
 	case n < 50:
 		kind := pick(w, ReadyAnswer, HealthAnswer)
 		gen := w.s.Generation - uint64(w.rng.IntN(5)/4)
+		if w.chance(2) {
+			return w.worker(gen)
+		}
 		return w.feed(Input{Kind: kind, Generation: gen, Answer: pick(w, Yes, Yes, No, No, Unknown), Error: "no"})
 	case n < 54 && len(w.past) > 0:
 		return w.feed(pick(w, w.past...))
@@ -178,7 +186,7 @@ func (w *world) fire() error {
 	w.now = max(w.now, first.Deadline.Add(time.Duration(w.rng.IntN(3))*time.Millisecond))
 	delete(w.timers, first.Timer)
 	w.stale = append(w.stale, *first)
-	return w.feed(Input{Kind: TimerFired, Generation: first.Generation, Timer: first.Timer, Number: first.Number})
+	return w.feed(Input{Kind: TimerFired, Generation: first.Generation, Timer: first.Timer, Number: first.Number, Beat: w.beat})
 }
 
 // live lets the newest generation do what processes do.
@@ -293,7 +301,7 @@ func TestRandomHistories(t *testing.T) {
 func TestEveryRuleIsReached(t *testing.T) {
 	t.Parallel()
 	ways, rules := map[[2]api.State]bool{}, map[rule]bool{}
-	for seed := range uint64(2500) {
+	for seed := range uint64(5000) {
 		if err := play(seed, Step, func(w *world) { w.ways, w.rules = ways, rules }); err != nil {
 			t.Fatal(err)
 		}

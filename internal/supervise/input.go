@@ -1,6 +1,10 @@
 package supervise
 
-import "github.com/perdure/perdure/api"
+import (
+	"time"
+
+	"github.com/perdure/perdure/api"
+)
 
 // Kind is the kind of an input. The table in table.go has a rule for every
 // pair of state and kind.
@@ -38,6 +42,13 @@ const (
 	// ReadyAnswer and HealthAnswer bring one probe's answer.
 	ReadyAnswer
 	HealthAnswer
+	// Heartbeat says that there is a heartbeat after one was missed; Beat is its
+	// time. Other heartbeats are no inputs: TimerFired brings the last one along.
+	Heartbeat
+	// WorkerSaid brings what a worker says of itself.
+	WorkerSaid
+	// Sample brings what was measured of the whole tree.
+	Sample
 	// TimerFired says that a timer has reached its deadline.
 	TimerFired
 	// Adopted brings back a recorded process after the supervisor itself was
@@ -55,7 +66,7 @@ type Input struct {
 	Now  Instant
 	Roll float64
 	// Generation is whom the input is about. Inputs of the kinds Spawned to
-	// HealthAnswer with another generation than the state's are dropped.
+	// Sample with another generation than the state's are dropped.
 	Generation uint64
 	// Timer is for TimerFired.
 	Timer  TimerID
@@ -81,6 +92,14 @@ type Input struct {
 	Detail string
 	// Reason is for Shutdown: shutdown or removed.
 	Reason api.Reason
+	// Beat is for Heartbeat and for TimerStale: the time of the last heartbeat
+	// that came, 0 when none did.
+	Beat Instant
+	// Said and Span are for WorkerSaid; Detail is the text of SaidUnhealthy.
+	Said Said
+	Span time.Duration
+	// Use is for Sample.
+	Use Use
 }
 
 // Answer is the answer of one probe.

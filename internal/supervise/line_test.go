@@ -29,6 +29,7 @@ type line struct {
 	endAt   Instant
 	end     Exit
 	ends    bool
+	beat    Instant // the last heartbeat, which is no input
 }
 
 // base is a definition without any special wish.
@@ -118,7 +119,7 @@ func (l *line) until(d time.Duration) {
 			l.feed(Input{Kind: Exited, Generation: l.s.Generation, Exit: l.end, Gone: true})
 		case next <= limit:
 			l.now = max(l.now, next)
-			l.feed(Input{Kind: TimerFired, Generation: l.s.Generation, Timer: id, Number: l.s.Timers[id].Number})
+			l.feed(Input{Kind: TimerFired, Generation: l.s.Generation, Timer: id, Number: l.s.Timers[id].Number, Beat: l.beat})
 		default:
 			l.now = limit
 			return

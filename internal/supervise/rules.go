@@ -62,16 +62,10 @@ func run(r rule, m *machine) {
 		m.readyAnswer()
 	case ruleHealthAnswer:
 		m.healthAnswer()
-	case ruleTimerStarting:
-		m.timerStarting()
-	case ruleTimerRunning:
-		m.timerRunning()
-	case ruleTimerBackoff:
-		m.timerBackoff()
-	case ruleTimerCrashLoop:
-		m.timerCrashLoop()
-	case ruleTimerStopping:
-		m.timerStopping()
+	case ruleHeartbeat, ruleSaid, ruleSaidStopping, ruleSample:
+		runWorker(r, m)
+	case ruleTimerStarting, ruleTimerRunning, ruleTimerBackoff, ruleTimerCrashLoop, ruleTimerStopping:
+		runTimer(r, m)
 	case ruleAdopted:
 		m.adopted()
 	}
@@ -140,18 +134,72 @@ func (r rule) says() string {
 		return "enough yeses: running and ready"
 	case ruleHealthAnswer:
 		return "healthy, unhealthy, or stopping for health"
+	case ruleHeartbeat, ruleSaid, ruleSaidStopping, ruleSample:
+		return r.saysWorker()
+	case ruleTimerStarting, ruleTimerRunning, ruleTimerBackoff, ruleTimerCrashLoop, ruleTimerStopping:
+		return r.saysTimer()
+	case ruleAdopted:
+		return "taken up where the record left it"
+	}
+	return ""
+}
+
+// runWorker does what the rules about workers say.
+func runWorker(r rule, m *machine) {
+	switch r {
+	case ruleHeartbeat:
+		m.heartbeat()
+	case ruleSaid:
+		m.said()
+	case ruleSaidStopping:
+		m.saidStopping()
+	case ruleSample:
+		m.sample()
+	}
+}
+
+// runTimer does what the rules about timers say.
+func runTimer(r rule, m *machine) {
+	switch r {
 	case ruleTimerStarting:
-		return "deadline: ended as a failed boot; stable: resets"
+		m.timerStarting()
 	case ruleTimerRunning:
-		return "stable: resets"
+		m.timerRunning()
+	case ruleTimerBackoff:
+		m.timerBackoff()
+	case ruleTimerCrashLoop:
+		m.timerCrashLoop()
+	case ruleTimerStopping:
+		m.timerStopping()
+	}
+}
+
+func (r rule) saysWorker() string {
+	switch r {
+	case ruleHeartbeat:
+		return "no longer stale"
+	case ruleSaid:
+		return "ready: running; unhealthy: stopping, where heartbeats are watched; more time: a later deadline; a watchdog: its timeout holds"
+	case ruleSaidStopping:
+		return "more time: a later SIGKILL"
+	case ruleSample:
+		return "over a limit for its dwell: told, stopping for it"
+	}
+	return ""
+}
+
+func (r rule) saysTimer() string {
+	switch r {
+	case ruleTimerStarting:
+		return "deadline: ended as a failed boot; else as in running"
+	case ruleTimerRunning:
+		return "stable: resets; no heartbeat: stale, then stopping for it; runtime over: stopping for it"
 	case ruleTimerBackoff:
 		return "starts, or waits for its dependencies"
 	case ruleTimerCrashLoop:
 		return "window cleared; starts"
 	case ruleTimerStopping:
 		return "SIGKILL; again until the end is proven"
-	case ruleAdopted:
-		return "taken up where the record left it"
 	}
 	return ""
 }

@@ -78,6 +78,8 @@ func (m *machine) adoptLive() {
 	default:
 		m.rearm(TimerReady)
 		m.rearm(TimerStable)
+		m.watch()
+		m.limitRuntime()
 		m.probe()
 	}
 }

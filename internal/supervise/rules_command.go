@@ -184,8 +184,12 @@ func (m *machine) redefineLive() {
 	if m.sp.Ready == nil && !m.s.Ready {
 		m.do(DoProbeStop)
 		m.becomeReady()
+		m.armBeat()
+		m.limitRuntime()
 		return
 	}
+	m.armBeat()
+	m.limitRuntime()
 	if m.sp.Health == nil {
 		m.s.Health, m.s.HealthFailures, m.s.HealthSuccesses = api.HealthUnknown, 0, 0
 	}

@@ -22,12 +22,16 @@ func (m *machine) spawned() {
 		m.tell("process.restarted", map[string]any{"attempt": s.Budget})
 	}
 	m.reached(fromStart, m.now)
+	m.watch()
+	m.limitRuntime()
 	if m.sp.Ready == nil {
 		m.becomeReady()
 		return
 	}
 	s.Detail = "spawned; not ready yet"
-	m.do(DoProbeReady)
+	if !m.sp.Ready.Told {
+		m.do(DoProbeReady)
+	}
 	if m.sp.Ready.Deadline > 0 {
 		m.arm(TimerReady, m.now.Add(m.sp.Ready.Deadline))
 	}
@@ -87,12 +91,11 @@ func (m *machine) readyAnswer() {
 
 // timerStarting is for the timers that may fire before it is ready.
 func (m *machine) timerStarting() {
-	switch m.in.Timer {
-	case TimerReady:
+	if m.in.Timer == TimerReady {
 		m.readyTimeout()
-	case TimerStable:
-		m.becomeStable()
+		return
 	}
+	m.timerRunning()
 }
 
 func (m *machine) readyTimeout() {
@@ -113,8 +116,13 @@ func (m *machine) readyTimeout() {
 }
 
 func (m *machine) timerRunning() {
-	if m.in.Timer == TimerStable {
+	switch m.in.Timer {
+	case TimerStable:
 		m.becomeStable()
+	case TimerStale:
+		m.timerStale()
+	case TimerRuntime:
+		m.timerRuntime()
 	}
 }
 
@@ -168,7 +176,7 @@ func (m *machine) healthNo(watch *HealthWatch) {
 
 // probe begins the asking that belongs to a live generation.
 func (m *machine) probe() {
-	if m.sp.Ready != nil && !m.s.Ready {
+	if m.sp.Ready != nil && !m.sp.Ready.Told && !m.s.Ready {
 		m.do(DoProbeReady)
 	}
 	if m.sp.Health != nil && m.s.State == api.StateRunning {
@@ -188,8 +196,10 @@ func (m *machine) exited() {
 	e.Failure = !e.Expected && m.sp.failed(&e, s)
 	s.PID, s.Exit, s.ExitedAt = 0, &e, m.now
 	m.tellExit(&e)
-	m.disarm(TimerReady)
-	m.disarm(TimerStable)
+	for _, id := range [...]TimerID{TimerReady, TimerStable, TimerStale, TimerRuntime} {
+		m.disarm(id)
+	}
+	s.Worker.Stale = false
 	if s.State != api.StateStopping {
 		m.do(DoProbeStop)
 	}
@@ -227,7 +237,7 @@ func exitCause(stop api.Reason, unknown bool) (cause string, expected bool) {
 		return string(api.ReasonRequest), true
 	case api.ReasonConfig:
 		return string(api.ReasonRestart), true
-	case api.ReasonHealth, api.ReasonBootTimeout, api.ReasonLimit:
+	case api.ReasonHealth, api.ReasonBootTimeout, api.ReasonLimit, api.ReasonHeartbeat:
 		return string(stop), false
 	}
 	if unknown {
@@ -239,7 +249,7 @@ func exitCause(stop api.Reason, unknown bool) (cause string, expected bool) {
 // failed says whether an end that nobody asked for is a failure.
 func (sp *Spec) failed(e *Exit, s *State) bool {
 	switch {
-	case e.Cause != "exit": // health, boot_timeout, limit, unknown
+	case e.Cause != "exit": // health, boot_timeout, limit, heartbeat, unknown
 		return true
 	case sp.Ready != nil && s.State == api.StateStarting:
 		return true // it ended before it was ready: a failed boot (S14)
@@ -257,6 +267,7 @@ func (m *machine) finish() {
 	s.PID, s.Alive, s.SpawnPending = 0, false, false
 	s.StopCause, s.Again, s.KillAsked, s.Killed, s.KillTries = "", false, false, false, 0
 	m.disarmAll()
+	m.confirmed()
 	switch {
 	case s.Removed:
 		m.settleStopped(api.ReasonRemoved)

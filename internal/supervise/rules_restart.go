@@ -170,7 +170,7 @@ func (m *machine) count() bool {
 }
 
 // restarts says whether the policy restarts after the end. An end by Perdure
-// itself for bad health or a late boot is restarted by every policy but never.
+// itself for bad health, a late boot, missing heartbeats or a limit is restarted by every policy but never.
 func (sp *Spec) restarts(e *Exit) bool {
 	switch sp.Restart {
 	case api.RestartNever:
@@ -180,9 +180,13 @@ func (sp *Spec) restarts(e *Exit) bool {
 			return false
 		}
 	case api.RestartOnSuccess:
-		if e.Failure && e.Cause != string(api.ReasonHealth) && e.Cause != string(api.ReasonBootTimeout) {
+		if e.Failure && e.Cause != string(api.ReasonHealth) && e.Cause != string(api.ReasonBootTimeout) &&
+			e.Cause != causeHeartbeat && e.Cause != string(api.ReasonLimit) {
 			return false
 		}
+	}
+	if e.Cause == string(api.ReasonLimit) && sp.Limits != nil && sp.Limits.OnExceed == exceedStop {
+		return false
 	}
 	if e.Cause != "exit" {
 		return true // the code and the signal are not the program's own word
@@ -226,7 +230,7 @@ func (m *machine) notRestarted() {
 
 func failReason(e *Exit) api.Reason {
 	switch r := api.Reason(e.Cause); r {
-	case api.ReasonBootTimeout, api.ReasonHealth, api.ReasonLimit:
+	case api.ReasonBootTimeout, api.ReasonHealth, api.ReasonLimit, api.ReasonHeartbeat:
 		return r
 	}
 	return api.ReasonExit

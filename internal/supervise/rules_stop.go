@@ -12,11 +12,8 @@ import (
 func (m *machine) beginStop(cause api.Reason, detail string) {
 	s := &m.s
 	m.do(DoProbeStop)
-	m.disarm(TimerStart)
-	m.disarm(TimerReady)
-	m.disarm(TimerStable)
-	m.disarm(TimerGrace)
-	m.disarm(TimerKill)
+	m.disarmAll()
+	s.Worker.Stale = false
 	s.StopCause, s.Automatic = cause, false
 	s.Killed, s.KillTries = false, 0
 	s.Ready, s.ReadyRun = false, 0

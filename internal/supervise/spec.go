@@ -28,6 +28,9 @@ type Spec struct {
 	Ready  *ReadyGate   // nil: running as soon as it is spawned
 	Health *HealthWatch // nil: not asked
 
+	Heartbeat *HeartbeatWatch // nil: not watched, unless the worker itself asks
+	Limits    *Limits         // nil: none
+
 	StopSignal string // canonical name
 	Grace      time.Duration
 	KillWait   time.Duration
@@ -69,6 +72,8 @@ type ReadyGate struct {
 	Successes int
 	Deadline  time.Duration
 	Warn      bool // at the deadline: go on as running, not ready
+	// Told says that the worker itself says when it is ready; nothing is asked.
+	Told bool
 }
 
 // HealthWatch is the part of a health probe that Step decides by.

@@ -31,6 +31,10 @@ const (
 	TimerGrace
 	// TimerKill is the end of the wait for proof after SIGKILL.
 	TimerKill
+	// TimerStale is when a heartbeat is overdue, or the end of what is stale.
+	TimerStale
+	// TimerRuntime is the end of the time that a generation may run.
+	TimerRuntime
 	// NumTimers is the number of timers.
 	NumTimers
 )
@@ -61,7 +65,7 @@ type State struct {
 	SpawnPending bool `json:"spawn_pending,omitempty"`
 
 	// StopCause is why the generation is being ended (request, restart,
-	// shutdown, health, boot_timeout, leftovers, removed, limit); empty while
+	// shutdown, health, boot_timeout, leftovers, removed, limit, heartbeat); empty while
 	// it is not.
 	StopCause api.Reason `json:"stop_cause,omitempty"`
 	// Again says that the next generation is to be spawned as soon as this one
@@ -110,6 +114,9 @@ type State struct {
 
 	Exit      *Exit  `json:"exit,omitempty"` // the last generation's end, kept until the next end
 	LastError string `json:"last_error,omitempty"`
+
+	// Worker is what is remembered of the heartbeats and the use of a generation.
+	Worker Worker `json:"worker,omitzero"`
 
 	Timers  [NumTimers]Timer `json:"timers"`
 	TimerNo uint64           `json:"timer_no,omitempty"` // the last number given

@@ -54,7 +54,7 @@ func fresh(s *State, in *Input) bool {
 	switch in.Kind {
 	case Spawned, SpawnFailed:
 		return in.Generation == s.Generation && s.SpawnPending
-	case Exited, ReadyAnswer, HealthAnswer:
+	case Exited, ReadyAnswer, HealthAnswer, Heartbeat, WorkerSaid, Sample:
 		return in.Generation == s.Generation && s.Alive && s.PID != 0
 	case Gone:
 		return in.Generation == s.Generation && s.Alive && s.PID == 0
@@ -137,6 +137,7 @@ func (m *machine) launch() {
 	s.PID, s.Alive, s.SpawnPending = 0, false, true
 	s.StopCause, s.KillAsked, s.Killed, s.KillTries = "", false, false, 0
 	s.StartedAt, s.ReadyAt, s.HealthyAt, s.WasStable = 0, 0, 0, false
+	s.Worker = Worker{}
 	m.clearProbes()
 	m.set(api.StateStarting, api.ReasonNone, "being started")
 	m.tell("process.starting", map[string]any{"generation": s.Generation})
@@ -227,6 +228,8 @@ func describe(e *Exit) string {
 		return "was ended because it did not become ready in time"
 	case e.Cause == string(api.ReasonLimit):
 		return "was ended because it went over a limit"
+	case e.Cause == causeHeartbeat:
+		return "was ended because its heartbeats failed"
 	case e.Unknown:
 		return "ended while nobody could see its exit code"
 	case e.Signal != "":

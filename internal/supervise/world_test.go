@@ -46,6 +46,7 @@ type world struct {
 	blind  bool // judges consequences only, not that a stale input was taken
 	calm   bool // few commands, so that the machine is on its own
 	stops  bool // no more starts: the end of the history
+	beat   Instant
 }
 
 func newWorld(seed uint64, eng engine) *world {
@@ -86,6 +87,7 @@ func (w *world) spec() Spec {
 			sp.Health.Backoff = &Backoff{Initial: 2 * time.Second, Max: 20 * time.Second, Multiplier: 2, ResetAfter: 10 * time.Second}
 		}
 	}
+	w.workerSpec(&sp)
 	return sp
 }
 
