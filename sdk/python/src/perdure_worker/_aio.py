@@ -35,7 +35,7 @@ class AsyncWorker(Base):
         self._task: Optional["asyncio.Task[None]"] = None
         self._wake: Optional[asyncio.Event] = None
         self._waiting: Set["asyncio.Future[None]"] = set()
-        self._commanded: Set["asyncio.Task[None]"] = set()
+        self._commanded: Set["asyncio.Task[Any]"] = set()
         self._callbacks: Optional["asyncio.Queue[Callable[[], Any]]"] = None
         self._caller: Optional["asyncio.Task[None]"] = None
         self._stop: Optional[asyncio.Event] = None
@@ -142,6 +142,7 @@ class AsyncWorker(Base):
             task.cancel()
         if commanded:
             await asyncio.wait(commanded, timeout=max(0.0, end - time.monotonic()))
+        self._core.leaving = True
         self._nudge()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=max(0.0, end - time.monotonic()))
@@ -179,7 +180,7 @@ class AsyncWorker(Base):
                 await self._sleep(end)
 
     def _over(self) -> bool:
-        return self._killed or (self._core.closing and self._core.flushed())
+        return self._killed or self._core.over()
 
     async def _sleep(self, end: float) -> None:
         """Wait until something is to be done, or a monotonic time."""
@@ -228,7 +229,7 @@ class AsyncWorker(Base):
                     continue
                 if link.writable:
                     self._changed()
-                    if self._core.closing and self._core.flushed():
+                    if self._core.over():
                         bye, patience = True, now + BYE_TIMEOUT
                         transport.write(self._bye())
                         transport.write_eof()
@@ -283,35 +284,41 @@ class AsyncWorker(Base):
             return
         task = asyncio.ensure_future(self._do(command, function))
         self._commanded.add(task)
-        task.add_done_callback(self._commanded.discard)
+        # Not at the end of the task: one that is cancelled before its turn has none.
+        task.add_done_callback(lambda t: self._answer(command, t))
 
-    async def _do(self, command: Command, function: Callable[[Any], Any]) -> None:
-        data, error = None, None
-        try:
-            data = await asyncio.wait_for(_result(function(command.data)), command.timeout or None)
-        except asyncio.TimeoutError:
-            error = "it took too long"
-        except asyncio.CancelledError:
-            error = "the program is about to end"
-        except Exception as e:  # noqa: BLE001 - it goes to whoever has sent the command
-            error = str(e) or type(e).__name__
-        self._reply(command, data, error)
+    async def _do(self, command: Command, function: Callable[[Any], Any]) -> Any:
+        return await asyncio.wait_for(_result(function(command.data)), command.timeout or None)
+
+    def _answer(self, command: Command, task: "asyncio.Task[Any]") -> None:
+        self._commanded.discard(task)
+        if task.cancelled():
+            self._reply(command, None, "the program is about to end")
+            return
+        e = task.exception()
+        if e is None:
+            self._reply(command, task.result(), None)
+        elif isinstance(e, asyncio.TimeoutError):
+            self._reply(command, None, "it took too long")
+        else:
+            self._reply(command, None, str(e) or type(e).__name__)
 
     # The end.
 
     @property
     def stop_requested(self) -> asyncio.Event:
-        """Set when the program was asked to end, after on_shutdown; use it in the loop."""
+        """Set when the program was asked to end and what on_shutdown was given is done;
+        to be used in the loop."""
         if self._stop is None:
             self._stop = asyncio.Event()
         return self._stop
 
     def on_shutdown(self, function: Optional[Callable[[], Any]] = None) -> None:
         """From now on, SIGTERM and SIGINT ask the program to end instead of ending
-        it: Perdure is told that the program is stopping, ``stop_requested`` is set,
-        and ``function``, which may be a coroutine function, is called. The program
-        ends by itself; a second signal ends it at once. Called in the loop, in the
-        main thread."""
+        it: Perdure is told that the program is stopping, ``function``, which may be
+        a coroutine function, is called, and when it is done ``stop_requested`` is
+        set. The program ends by itself; a second signal ends it at once. Called in
+        the loop, in the main thread."""
         if function is not None:
             self._hooks.append(function)
         _ = self.stop_requested
@@ -338,12 +345,12 @@ class AsyncWorker(Base):
             self.stopping()
         except Exception as e:  # noqa: BLE001 - the program ends all the same
             logger.warning("Cannot say that the program is stopping: %s", e)
-        self.stop_requested.set()
-        for hook in self._hooks:
+        for hook in self._hooks:  # before the program closes the worker, which they may use
             try:
                 await _result(hook())
             except Exception:  # noqa: BLE001 - the next one is as important
                 logger.exception("A hook of on_shutdown has failed")
+        self.stop_requested.set()
 
 
 async def _result(value: Any) -> Any:

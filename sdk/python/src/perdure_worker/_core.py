@@ -161,7 +161,8 @@ class Core:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.counters = Counters()
-        self.closing = False
+        self.closing = False  # nothing new is taken but replies
+        self.leaving = False  # and no command runs any more that could reply
         self.last = 0  # the highest id given
         self.out: Deque[Item] = deque()  # sent on this connection
         self.queue: Deque[Item] = deque()  # not sent on it
@@ -241,6 +242,10 @@ class Core:
             parts.append(item.line)
             size += len(item.line)
         return b"".join(parts)
+
+    def over(self) -> bool:
+        """Say whether the worker is closed and nothing is left to be said."""
+        return self.leaving and self.flushed()
 
     def flushed(self, last: Optional[int] = None) -> bool:
         """Say whether everything up to an id is settled, and the latest of what

@@ -158,6 +158,7 @@ class Worker(Base):
             thread, end = self._thread, time.monotonic() + self._limit(timeout)
             while self._running and time.monotonic() < end:
                 self._change.wait(end - time.monotonic())
+            self._core.leaving = True
             self._nudge()
         if thread is not None:
             thread.join(max(0.0, end - time.monotonic()))
@@ -207,7 +208,7 @@ class Worker(Base):
 
     def _over(self) -> bool:
         with self._lock:
-            return self._killed or (self._core.closing and self._core.flushed())
+            return self._killed or self._core.over()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -266,7 +267,7 @@ class Worker(Base):
                     self._tick(now)
                     if not out and not bye:
                         out = self._core.next()
-                        if not out and welcomed and self._core.closing and self._core.flushed():
+                        if not out and welcomed and self._core.over():
                             out, bye, patience = self._bye(), True, now + BYE_TIMEOUT
                         self._change.notify_all()
                 if now >= patience:
@@ -361,9 +362,10 @@ class Worker(Base):
 
     def on_shutdown(self, function: Optional[Callable[[], Any]] = None) -> None:
         """From now on, SIGTERM and SIGINT ask the program to end instead of ending
-        it: Perdure is told that the program is stopping, ``stop_requested`` is
-        set, and ``function`` is called in a thread of its own. The program ends by itself; a
-        second signal ends it at once. To be called from the main thread."""
+        it: Perdure is told that the program is stopping, ``function`` is called in a
+        thread of its own, and when it has returned ``stop_requested`` is set. The
+        program ends by itself; a second signal ends it at once. To be called from
+        the main thread."""
         if function is not None:
             self._hooks.append(function)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -381,12 +383,12 @@ class Worker(Base):
             self.stopping()
         except Exception as e:  # noqa: BLE001 - the program ends all the same
             logger.warning("Cannot say that the program is stopping: %s", e)
-        self.stop_requested.set()
-        for hook in self._hooks:
+        for hook in self._hooks:  # before the program closes the worker, which they may use
             try:
                 hook()
             except Exception:  # noqa: BLE001 - the next one is as important
                 logger.exception("A hook of on_shutdown has failed")
+        self.stop_requested.set()
 
     def _forked(self) -> None:
         """Begin anew in a forked child: the connection is the parent's, and so is
