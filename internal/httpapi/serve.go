@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/perdure/perdure/internal/sockpath"
 )
 
 // ServeOptions say how a listener is served.
@@ -94,11 +96,10 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 
 // connContext notes who is at the other end, once per connection.
 func connContext(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
+	if _, ok := c.(*net.UnixConn); !ok {
 		return ctx
 	}
-	uid, err := peerUID(u)
+	uid, err := sockpath.PeerUID(c)
 	// Where the system cannot tell, the caller needs a token like anyone.
 	return context.WithValue(ctx, peerKey{}, peer{trusted: err == nil && (uid == os.Getuid() || uid == 0)})
 }

@@ -143,20 +143,31 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, nil
 }
 
+// PeerUID returns the user at the other end of a Unix socket, as the system
+// noted it when the two were connected. errors.ErrUnsupported where it does not
+// tell (Windows).
+func PeerUID(conn net.Conn) (int, error) {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("cannot tell who is at the other end of a %T: it is no Unix socket", conn)
+	}
+	uid, err := peerUID(uc)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return 0, fmt.Errorf("cannot tell who is at the other end of the socket: %w", err)
+	}
+	return uid, err
+}
+
 // CheckPeer returns nil if the other end of a Unix socket is this user's or
 // root's. Where the system does not tell (Windows), it returns nil: there the
 // access to the folder alone protects the socket.
 func CheckPeer(conn net.Conn) error {
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("cannot tell who is at the other end of a %T: it is no Unix socket", conn)
-	}
-	uid, err := peerUID(uc)
+	uid, err := PeerUID(conn)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("cannot tell who is at the other end of the socket: %w", err)
+		return err
 	}
 	return allowed(uid, os.Geteuid())
 }
