@@ -6,6 +6,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/definition"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
 )
@@ -79,7 +80,7 @@ func condition(word string) (func(control.Record, *api.Definition) (bool, error)
 	case "ready":
 		return holds(func(s supervise.State) bool { return s.State == api.StateRunning && s.Ready || succeeded(s) }), nil
 	case "healthy":
-		return holds(func(s supervise.State) bool { return s.Health == api.HealthHealthy }), nil
+		return healthy, nil
 	case "completed":
 		return holds(succeeded), nil
 	case "stopped":
@@ -92,6 +93,15 @@ func condition(word string) (func(control.Record, *api.Definition) (bool, error)
 	}
 	return nil, &api.Error{Code: api.CodeInvalid, Field: "for", Message: fmt.Sprintf(
 		"cannot wait for %q (started, running, ready, healthy, completed, stopped, or the name of a state)", word)}
+}
+
+// healthy waits for a yes of the health probe, which must be there.
+func healthy(r control.Record, def *api.Definition) (bool, error) {
+	if def != nil && definition.Fill(*def).Health == nil {
+		return false, &api.Error{Code: api.CodeInvalid, Field: "for", Message: fmt.Sprintf(
+			"%q has no health probe and is never healthy: wait for ready", r.Name)}
+	}
+	return holds(func(s supervise.State) bool { return s.Health == api.HealthHealthy })(r, def)
 }
 
 // holds waits for something good, and gives up when it can no longer come true

@@ -80,8 +80,8 @@ func TestCommandWaits(t *testing.T) {
 
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	healthy := running("web", 1)
-	healthy.State.Health = api.HealthHealthy
+	sound := running("web", 1)
+	sound.State.Health = api.HealthHealthy
 	unready := running("web", 1)
 	unready.State.Ready = false
 	for _, c := range []struct {
@@ -95,7 +95,7 @@ func TestConditions(t *testing.T) {
 		{"ready", unready, false, ""}, {"ready", running("web", 1), true, ""},
 		{"ready", in("web", api.StateDependencyFailed, api.DesiredRunning), false, api.CodeFailed},
 		{"ready", in("web", api.StateBackoff, api.DesiredRunning), false, ""},
-		{"healthy", healthy, true, ""}, {"healthy", running("web", 1), false, ""},
+		{"healthy", sound, true, ""}, {"healthy", running("web", 1), false, ""},
 		{"completed", in("web", api.StateExited, api.DesiredRunning), true, ""},
 		{"completed", in("web", api.StateFailed, api.DesiredRunning), false, api.CodeFailed},
 		{"stopped", running("web", 1), false, ""}, {"stopped", in("web", api.StateBackoff, api.DesiredRunning), false, ""},
@@ -111,6 +111,10 @@ func TestConditions(t *testing.T) {
 		if yes != c.yes || (err != nil) != (c.code != "") || err != nil && api.CodeOf(err) != c.code {
 			t.Errorf("%s of a process that is %s: %v, %v", c.word, c.rec.State.State, yes, err)
 		}
+	}
+	blind := api.Definition{Name: "web", Command: api.Command{"./web"}}
+	if _, err := healthy(running("web", 1), &blind); api.CodeOf(err) != api.CodeInvalid || !strings.Contains(err.Error(), "no health probe") {
+		t.Errorf("waiting for the health of what has no probe: %v", err)
 	}
 	if _, err := condition("happy"); api.CodeOf(err) != api.CodeInvalid {
 		t.Errorf("a word that means nothing: %v", err)
