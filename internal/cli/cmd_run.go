@@ -36,7 +36,7 @@ perdure run --name web --state-dir .perdure -- npm start`,
 	flags.SetInterspersed(false) // the flags of CMD are its own
 	flags.StringVar(&name, "name", "", "the process's name (default: from the command)")
 	flags.StringVar(&restart, "restart", "", "always, on-failure, on-success or never (default on-failure, or the preset's)")
-	flags.StringVar(&preset, "preset", "", "a set of defaults; see `perdure config presets`")
+	flags.StringVar(&preset, "preset", "", "a set of defaults; perdure config presets lists them")
 	return cmd
 }
 
