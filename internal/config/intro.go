@@ -38,4 +38,8 @@ const presetsIntro = `# Presets
 ` + "`preset: NAME`" + ` sets the keys below; what stands beside it in the definition overrides them key by key. What a preset does not
 name has the value of ` + "`default`" + `. A probe without http, tcp or exec holds defaults for the probe that you write; one whose URL
 names ` + "`${PORT}`" + ` is used when ` + "`env.PORT`" + ` of the definition is known.
+
+A preset says how one process is kept alive. What a system of that name does besides is not in it: the polling of containers,
+ports that are chosen, stops of what is idle, heartbeats. Its time for the end of everything is the key ` + "`shutdown_timeout`" + ` of the
+file (pidnap: ` + "`15s`" + `).
 `

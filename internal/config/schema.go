@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -319,7 +320,9 @@ func PresetsReference() string {
 			panic("config: cannot write a preset: " + err.Error())
 		}
 		var tree map[string]any
-		if err := json.Unmarshal(data, &tree); err != nil {
+		numbers := json.NewDecoder(bytes.NewReader(data))
+		numbers.UseNumber() // else 10485760 is 1.048576e+07
+		if err := numbers.Decode(&tree); err != nil {
 			//ok: it was written by the lines above
 			panic("config: cannot read a preset: " + err.Error())
 		}
@@ -336,6 +339,10 @@ func rows(b *strings.Builder, path string, tree map[string]any) {
 			rows(b, at, sub)
 			continue
 		}
-		fmt.Fprintf(b, "| `%s` | `%v` |\n", at, tree[key])
+		value := fmt.Sprint(tree[key])
+		if list, ok := tree[key].([]any); ok { // as it is written in a file
+			value = "[" + strings.Join(strings.Fields(strings.Trim(fmt.Sprint(list), "[]")), ", ") + "]"
+		}
+		fmt.Fprintf(b, "| `%s` | `%s` |\n", at, value)
 	}
 }
