@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +24,7 @@ import (
 )
 
 // patience bounds every wait. It is a safeguard against a hang, not a measure.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // TestMain builds the program once, or takes the one that PERDURE_BIN names.
 // With E2E_ROLE set, this binary is one of the managed programs instead.
@@ -354,227 +352,6 @@ func freePorts(t *testing.T, n int) []string {
 		out = append(out, port)
 	}
 	return out
-}
-
-// running is a command that goes on while the test watches it.
-type running struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	more  chan struct{} // something was written
-	read  chan struct{} // closed when its output has ended
-	ended chan struct{} // closed when it has been waited for
-
-	mu    sync.Mutex
-	lines []string
-	next  int // the first line that nobody has waited for
-}
-
-// start starts a command whose standard output and error are read as lines.
-func (r *rig) start(args ...string) *running {
-	r.t.Helper()
-	cmd := r.command(context.Background(), args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return watch(r.t, cmd)
-}
-
-// watch starts cmd and reads what it writes.
-func watch(t *testing.T, cmd *exec.Cmd) *running {
-	t.Helper()
-	out, in, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = in, in
-	return watchFile(t, cmd, out, in, bufio.ScanLines)
-}
-
-// watchFile starts cmd and reads what it writes from out; in is closed here.
-func watchFile(t *testing.T, cmd *exec.Cmd, out, in *os.File, split bufio.SplitFunc) *running {
-	t.Helper()
-	w := &running{t: t, cmd: cmd, more: make(chan struct{}, 1), read: make(chan struct{}), ended: make(chan struct{})}
-	err := cmd.Start()
-	if closeErr := in.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(w.ended)
-		_ = cmd.Wait() // the state tells how it ended
-	}()
-	go w.take(out, split)
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may have ended
-		<-w.ended
-		_ = out.Close() // ends the reader
-		<-w.read
-	})
-	return w
-}
-
-// take reads lines until the output ends.
-func (w *running) take(out *os.File, split bufio.SplitFunc) {
-	defer close(w.read)
-	s := bufio.NewScanner(out)
-	s.Buffer(nil, 1<<20)
-	s.Split(split)
-	for s.Scan() {
-		w.mu.Lock()
-		w.lines = append(w.lines, s.Text())
-		w.mu.Unlock()
-		select {
-		case w.more <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// text is all that it has written so far.
-func (w *running) text() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Join(w.lines, "\n")
-}
-
-// find returns the next line that contains a text.
-func (w *running) find(part string) (string, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.next < len(w.lines) {
-		w.next++
-		if line := w.lines[w.next-1]; strings.Contains(line, part) {
-			return line, true
-		}
-	}
-	return "", false
-}
-
-// line waits for a line that contains a text, after the last one waited for.
-func (w *running) line(part string) string {
-	w.t.Helper()
-	end := time.NewTimer(patience)
-	defer end.Stop()
-	for {
-		if line, ok := w.find(part); ok {
-			return line
-		}
-		select {
-		case <-w.more:
-		case <-w.read:
-			if line, ok := w.find(part); ok {
-				return line
-			}
-			w.t.Fatalf("%q ended and has not said %q:\n%s", w.cmd.Args, part, w.text())
-		case <-end.C:
-			w.t.Fatalf("%q has not said %q:\n%s", w.cmd.Args, part, w.text())
-		}
-	}
-}
-
-func (w *running) signal(s syscall.Signal) {
-	w.t.Helper()
-	if err := w.cmd.Process.Signal(s); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// wait waits for the end of the command and of its output, and returns the exit code.
-func (w *running) wait() int {
-	w.t.Helper()
-	end := time.NewTimer(patience)
-	defer end.Stop()
-	for _, c := range []chan struct{}{w.ended, w.read} {
-		select {
-		case <-c:
-		case <-end.C:
-			w.t.Fatalf("%q does not end, or its output is held open:\n%s", w.cmd.Args, w.text())
-		}
-	}
-	return exitCode(w.cmd.ProcessState)
-}
-
-// procStat is what /proc says of one process.
-type procStat struct {
-	pid, ppid int
-	state     string
-	start     string
-	comm      string
-}
-
-// statOf reads /proc/PID/stat (proc_pid_stat(5)).
-func statOf(pid int) (procStat, bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return procStat{}, false
-	}
-	text := string(b)
-	open, end := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
-	f := strings.Fields(text[end+1:])
-	if open < 0 || len(f) < 20 {
-		return procStat{}, false
-	}
-	ppid, err := strconv.Atoi(f[1])
-	return procStat{pid: pid, ppid: ppid, state: f[0], start: f[19], comm: text[open+1 : end]}, err == nil
-}
-
-// allStats are all processes of the system but the zombies.
-func allStats() []procStat {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	var out []procStat
-	for _, d := range dirs {
-		pid, _ := strconv.Atoi(filepath.Base(d))
-		if st, ok := statOf(pid); ok && st.state != "Z" && st.state != "X" {
-			out = append(out, st)
-		}
-	}
-	return out
-}
-
-// marked are the living processes that carry the mark in their environment.
-func (r *rig) marked() []procStat {
-	var out []procStat
-	for _, st := range allStats() {
-		env, err := os.ReadFile("/proc/" + strconv.Itoa(st.pid) + "/environ")
-		if err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+r.mark+"\x00")) && st.pid != os.Getpid() {
-			out = append(out, st)
-		}
-	}
-	return out
-}
-
-// tree are all living descendants of a process.
-func tree(root int) []procStat {
-	all := allStats()
-	in := map[int]bool{root: true}
-	var out []procStat
-	for grown := true; grown; {
-		grown = false
-		for _, st := range all {
-			if in[st.ppid] && !in[st.pid] {
-				in[st.pid], grown = true, true
-				out = append(out, st)
-			}
-		}
-	}
-	return out
-}
-
-// stillThere are those of a list that live now.
-func stillThere(list []procStat) []procStat {
-	var out []procStat
-	for _, st := range list {
-		if now, ok := statOf(st.pid); ok && now.start == st.start && now.state != "Z" && now.state != "X" {
-			out = append(out, st)
-		}
-	}
-	return out
-}
-
-// alive says whether a pid lives.
-func alive(pid int) bool {
-	st, ok := statOf(pid)
-	return ok && st.state != "Z" && st.state != "X"
 }
 
 // end stops what runs, and kills and tells what a clean stop has left.

@@ -109,7 +109,7 @@ func (s *stack) page() (pid, generation, visits string) {
 func TestStack(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	s.ok("up", "-d")
+	s.ok("up", "-d", "--timeout", "3m") // PostgreSQL and Python begin slowly on a busy machine
 	inOrder(t, s.rig)
 	if pid, gen, visits := s.page(); gen != "1" || visits != "1" || pid != fmt.Sprint(s.process("web").PID) {
 		t.Errorf("first page: pid %s, generation %s, visit %s", pid, gen, visits)
