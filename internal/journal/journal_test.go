@@ -137,6 +137,36 @@ func TestFollowOverRotationAndWaiting(t *testing.T) {
 	}
 }
 
+// Entries that come while a reader is inside a segment, and a segment that is
+// begun after them, are no gap.
+func TestFollowWhileTheSegmentGrowsAndIsClosed(t *testing.T) {
+	t.Parallel()
+	j, _ := mustOpen(t, t.TempDir(), Options{SegmentSize: 500, SyncEvery: -1})
+	last := uint64(0)
+	add := func() {
+		var err error
+		if last, err = j.Append("k", []byte("v")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add()
+	want := uint64(0)
+	for f, err := range j.Follow(t.Context(), 0) {
+		if want++; err != nil || f.Seq != want {
+			t.Fatalf("item %d: %v %v", want, show(f), err)
+		}
+		if want < last {
+			continue
+		}
+		if last > 200 {
+			return
+		}
+		for before := j.Stats().Segments; j.Stats().Segments == before; {
+			add()
+		}
+	}
+}
+
 func TestFollowEndsWithContextAndClose(t *testing.T) {
 	t.Parallel()
 	j, _, err := Open(t.TempDir(), Options{})

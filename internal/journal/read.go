@@ -258,7 +258,7 @@ func (f *follower) step(ctx context.Context) (progress, ok bool) {
 			return false, false
 		}
 		if it.found == foundEnd {
-			return true, newest && f.next > f.j.LastSeq() || f.passed(g, newest)
+			return true, newest && f.next > f.j.LastSeq() || f.passed(g)
 		}
 		if it.found == foundFrame && it.head.isEntry() && it.head.seq >= f.next && !f.deliver(it) {
 			return false, false
@@ -267,24 +267,34 @@ func (f *follower) step(ctx context.Context) (progress, ok bool) {
 	return true, true
 }
 
-// passed is called when all of g was read and the wanted entry was not in it:
-// what comes next is in a later segment, or was damaged.
-func (f *follower) passed(g segment, newest bool) bool {
-	f.j.mu.Lock()
-	next := f.j.seq + 1
-	for _, s := range f.j.segs {
-		if s.base > g.base {
-			next = s.base
-			break
-		}
-	}
-	newest = newest && f.j.newest().origin == g.origin && f.j.newest().size > g.size
-	f.j.mu.Unlock()
-	if newest || f.next >= next {
-		return true // it has grown since, or the place is at its end
+// passed is called when all that choose saw of g was read and the wanted entry
+// was not in it: it has come since, is in a later segment, or was damaged.
+func (f *follower) passed(g segment) bool {
+	next, known := f.j.behind(g)
+	if !known || f.next >= next {
+		return true // choose again
 	}
 	f.next = next
 	return f.yield(Frame{}, &GapError{First: next})
+}
+
+// behind returns the first number that lies behind g, unless g has grown or was
+// removed since it was seen: then nothing is known of its end.
+func (j *Journal) behind(g segment) (next uint64, known bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, s := range j.segs {
+		switch {
+		case s.origin != g.origin:
+			continue
+		case s.size > g.size:
+			return 0, false // and a newer segment may have been begun after that
+		case i+1 < len(j.segs):
+			return j.segs[i+1].base, true
+		}
+		return j.seq + 1, true
+	}
+	return 0, false
 }
 
 func (f *follower) deliver(it item) bool {
