@@ -109,8 +109,27 @@ type Definition struct {
 	// ends it only after a failure.
 	ReapGroupOnExit string `json:"reap_group_on_exit,omitempty" yaml:"reap_group_on_exit,omitempty"`
 
-	// Metadata is data of the caller's, kept with the process and shown.
+	// Metadata is data of the caller's, kept with the process, shown, and given
+	// to its workers: in PERDURE_METADATA, or, when it is longer than 32 KiB or
+	// has names that look secret, over their connection alone.
 	Metadata map[string]any `json:"metadata,omitempty" yaml:"metadata,omitempty"`
+
+	// Worker says whether and how the process can speak to Perdure
+	// (docs/reference/wire.md): "on" (default: over a Unix socket, over TCP where
+	// there is none, and for a process that runs as another user), "unix", "tcp"
+	// (on loopback) or "off".
+	Worker string `json:"worker,omitempty" yaml:"worker,omitempty"`
+	// Heartbeat has heartbeats watched. Default: they are not.
+	Heartbeat *Heartbeat `json:"heartbeat,omitempty" yaml:"heartbeat,omitempty"`
+	// Limits end a process that uses too much.
+	Limits *Limits `json:"limits,omitempty" yaml:"limits,omitempty"`
+	// Events declare what the process emits: the name of an event and a JSON
+	// Schema of its data, or true for any data. In a file the schema may be the
+	// path of a file that holds it. What is not declared is taken as well.
+	Events map[string]any `json:"events,omitempty" yaml:"events,omitempty"`
+	// Commands declare what the process can be told: the name of a command and a
+	// JSON Schema of its data, as in Events. Data that does not fit is refused.
+	Commands map[string]any `json:"commands,omitempty" yaml:"commands,omitempty"`
 }
 
 // Command is a program and its arguments.
@@ -211,10 +230,22 @@ type Stable struct {
 
 // Probe asks a process whether it is ready or healthy.
 type Probe struct {
-	// HTTP, TCP and Exec are the ways to ask; exactly one is set.
+	// HTTP, TCP and Exec are the ways to ask; exactly one is set. For ready there
+	// are Notify, FD and Log as well, by which the process itself says it.
 	HTTP *HTTPProbe `json:"http,omitempty" yaml:"http,omitempty"`
 	TCP  *TCPProbe  `json:"tcp,omitempty" yaml:"tcp,omitempty"`
 	Exec *ExecProbe `json:"exec,omitempty" yaml:"exec,omitempty"`
+	// Port is short for tcp with the address 127.0.0.1:PORT.
+	Port int `json:"port,omitempty" yaml:"port,omitempty"`
+	// Notify is for ready: "worker" (a worker says ready) or "sd_notify" (the
+	// program says READY=1, as under systemd; Linux).
+	Notify string `json:"notify,omitempty" yaml:"notify,omitempty"`
+	// FD is for ready: the number of a descriptor, 3 to 9, on which the program
+	// writes a line when it is ready, as under s6.
+	FD int `json:"fd,omitempty" yaml:"fd,omitempty"`
+	// Log is for ready: a regular expression (RE2) that a line of its output
+	// matches when it is ready.
+	Log string `json:"log,omitempty" yaml:"log,omitempty"`
 
 	// Interval is the time from the end of one ask to the next. A health ask may
 	// come up to a quarter of it early, 100ms at the most, when others are made

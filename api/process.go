@@ -154,4 +154,6 @@ type Process struct {
 	Processes int `json:"processes,omitempty"`
 
 	Metadata map[string]any `json:"metadata,omitempty"`
+	// Worker is absent until one has been there.
+	Worker *Worker `json:"worker,omitempty"`
 }

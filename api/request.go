@@ -132,6 +132,8 @@ type Settings struct {
 	TokenFile string `json:"token_file,omitempty" yaml:"token_file,omitempty"`
 	// Events says how long events are kept.
 	Events Retention `json:"events,omitzero" yaml:"events,omitempty"`
+	// Watchdog takes the settings of other systems over.
+	Watchdog *Watchdog `json:"watchdog,omitempty" yaml:"watchdog,omitempty"`
 }
 
 // Retention says how long events are kept; what is over either bound goes.

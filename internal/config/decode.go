@@ -93,6 +93,9 @@ func (d *decoder) plain(n *node, v reflect.Value, path, name string) {
 	case reflect.Slice:
 		d.list(n, v, path, name)
 	case reflect.Interface:
+		if declares(name) && n.kind == kindMap {
+			n = n.literal() // "${" is nothing special in a schema
+		}
 		if x := d.anything(n, path); x != nil {
 			v.Set(reflect.ValueOf(x))
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/definition"
 )
 
 // envFiles reads each .env file once.
@@ -155,5 +156,5 @@ func (c *Config) layered(d api.Definition, global, own map[string]string) api.De
 	if len(env) > 0 {
 		d.Env = env
 	}
-	return d
+	return definition.FillWatchdog(d, c.Settings.Watchdog)
 }

@@ -183,6 +183,7 @@ func (c *Config) decode(root *node, vars lookup, out *findings) {
 		return value, ok
 	}
 	c.top(d, root)
+	c.schemas(d)
 	c.Definitions = c.resolve(files, global, out)
 	c.check(d, out)
 }

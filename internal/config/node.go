@@ -60,6 +60,20 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
+// literal is a copy of n in which "$" is nothing special.
+func (n *node) literal() *node {
+	out := *n
+	out.raw = true
+	out.entries, out.items = slices.Clone(n.entries), slices.Clone(n.items)
+	for i := range out.entries {
+		out.entries[i].value = out.entries[i].value.literal()
+	}
+	for i := range out.items {
+		out.items[i] = out.items[i].literal()
+	}
+	return &out
+}
+
 // overlay lays over on top of n: maps deep, everything else replaced. It
 // changes neither.
 func (n *node) overlay(over *node) *node {

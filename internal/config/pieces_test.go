@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -313,5 +314,49 @@ func fuzz(t *testing.T, name string, src []byte) {
 		if len(c.written) != len(c.Definitions) || !Diff(c, c).Empty() {
 			t.Fatal("a configuration differs from itself")
 		}
+	}
+}
+
+// TestWatchdogSettings holds that the settings of another system's watchdog
+// become ours where they mean something, and are explained where they do not.
+func TestWatchdogSettings(t *testing.T) {
+	t.Parallel()
+	d := dir(t, map[string]string{"perdure.yaml": `
+processes:
+  a: {command: a, limits: {pids: 3}}
+  b: {command: b, limits: {pids: 3, interval: 9s}, stop: {grace: 1s}}
+settings:
+  watchdog: {enabled: true, interval: 2s, services: [processes], kill_grace: 7s}
+`})
+	c, list, err := Load([]string{filepath.Join(d, "perdure.yaml")}, LoadOptions{})
+	if err != nil || c == nil {
+		t.Fatal(err, lines(list))
+	}
+	a, b := c.Definitions["a"], c.Definitions["b"]
+	if a.Limits.Interval != api.Duration(2*time.Second) || a.Stop.Grace == nil || *a.Stop.Grace != api.Duration(7*time.Second) {
+		t.Errorf("the settings have not become defaults: %+v %+v", a.Limits, a.Stop)
+	}
+	if b.Limits.Interval != api.Duration(9*time.Second) || *b.Stop.Grace != api.Duration(time.Second) {
+		t.Errorf("the settings win over what is written: %+v %+v", b.Limits, b.Stop)
+	}
+	for _, key := range []string{"enabled", "interval", "services", "kill_grace"} {
+		if !strings.Contains(lines(list), "settings.watchdog."+key) {
+			t.Errorf("nothing explains %s:\n%s", key, lines(list))
+		}
+	}
+}
+
+// TestSchemaOfAFile holds that the schema in a file stands in the definition, and
+// that "${" in a schema is nothing special.
+func TestSchemaOfAFile(t *testing.T) {
+	t.Parallel()
+	d := dir(t, map[string]string{"perdure.yaml": `
+processes:
+  a: {command: a, events: {done: s/done.yaml, named: {pattern: "^${x}$"}}}
+`, "s/done.yaml": "type: object\nrequired: [ok]\n"})
+	c := load(t, LoadOptions{}, filepath.Join(d, "perdure.yaml"))
+	want := map[string]any{"done": map[string]any{"type": "object", "required": []any{"ok"}}, "named": map[string]any{"pattern": "^${x}$"}}
+	if diff := cmp.Diff(want, c.Definitions["a"].Events); diff != "" {
+		t.Error(diff)
 	}
 }

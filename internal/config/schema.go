@@ -50,7 +50,8 @@ func types() []reflect.Type {
 		reflect.TypeFor[api.Jitter](), reflect.TypeFor[api.Breaker](), reflect.TypeFor[api.Stable](), reflect.TypeFor[api.Probe](),
 		reflect.TypeFor[api.HTTPProbe](), reflect.TypeFor[api.TCPProbe](), reflect.TypeFor[api.ExecProbe](),
 		reflect.TypeFor[api.StopPolicy](), reflect.TypeFor[api.Logs](), reflect.TypeFor[api.Dependency](),
-		reflect.TypeFor[api.EnvReload](), reflect.TypeFor[api.Settings](), reflect.TypeFor[api.Retention]()}
+		reflect.TypeFor[api.EnvReload](), reflect.TypeFor[api.Heartbeat](), reflect.TypeFor[api.Limits](),
+		reflect.TypeFor[api.Settings](), reflect.TypeFor[api.Retention](), reflect.TypeFor[api.Watchdog]()}
 }
 
 // Schema returns the JSON Schema (draft 2020-12) of perdure.yaml, indented. It
@@ -180,7 +181,8 @@ func bounded(prop map[string]any, name string) map[string]any {
 		{"Definition.MaxRestarts", -1, nil}, {"Definition.NoRestartCodeMin", 0, 127}, {"Definition.NoRestartCodes", 0, 255},
 		{"Backoff.FirstExponent", 0, 1}, {"Backoff.Multiplier", 0, 1000}, {"Jitter.Frac", 0, 10}, {"Jitter.Lo", 0, 100},
 		{"Jitter.Hi", 0, 100}, {"Breaker.Failures", -1, nil}, {"Breaker.ExitCode", 0, 255}, {"Probe.Failures", 0, nil},
-		{"Probe.Successes", 0, nil}, {"Logs.MaxFiles", 0, nil}, {"Retention.MaxCount", 0, nil}} {
+		{"Probe.Successes", 0, nil}, {"Probe.Port", 0, 65535}, {"Probe.FD", 0, 9}, {"Limits.CPU", 0, nil}, {"Limits.PIDs", 0, nil},
+		{"Limits.OpenFiles", 0, nil}, {"Logs.MaxFiles", 0, nil}, {"Retention.MaxCount", 0, nil}} {
 		if b.name != name {
 			continue
 		}
@@ -203,6 +205,10 @@ func (s shape) dict(t reflect.Type, name string) map[string]any {
 			props[limit] = map[string]any{"type": []string{"integer", "string"}, "pattern": `^([0-9]+|unlimited)(:([0-9]+|unlimited))?$|` + variable}
 		}
 		return map[string]any{"type": []string{"object", "null"}, "additionalProperties": false, "properties": props}
+	case declares(name):
+		// A schema, true, nothing, or the path of a file with the schema.
+		return map[string]any{"type": []string{"object", "null"},
+			"additionalProperties": map[string]any{"type": []string{"object", "boolean", "null", "string"}}}
 	case t.Elem().Kind() == reflect.String:
 		return map[string]any{"type": []string{"object", "null"},
 			"additionalProperties": map[string]any{"type": []string{"string", "number", "boolean", "null"}}}

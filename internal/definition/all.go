@@ -126,6 +126,7 @@ func (c *checker) settings(s api.Settings, filled map[string]api.Definition, nam
 			c.fail("settings.listen", "set settings.token_file", "cannot listen on TCP without a token: whoever can connect can run programs") // N17
 		}
 	}
+	c.watchdog(s.Watchdog)
 	c.notNegative("settings.events.max_age", s.Events.MaxAge)
 	if s.Events.MaxCount < 0 {
 		c.fail("settings.events.max_count", "write 1 or more", "cannot keep %d events", s.Events.MaxCount)

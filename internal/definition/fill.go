@@ -2,6 +2,7 @@ package definition
 
 import (
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,8 @@ func Fill(d api.Definition) api.Definition {
 	d.Ready = fillProbe(d.Ready, readyDefaults())
 	d.Health = fillProbe(d.Health, healthDefaults())
 	d.DependsOn = fillFiles(d.DependsOn)
+	d.Heartbeat = fillHeartbeat(d.Heartbeat)
+	d.Limits = fillLimits(d.Limits)
 	return d
 }
 
@@ -68,7 +71,7 @@ func presetProbe(own, p *api.Probe, port string) *api.Probe {
 		h := *c.HTTP
 		c.HTTP = nil
 		switch url := portURL(h.URL, port); {
-		case own == nil || (own.HTTP == nil && own.TCP == nil && own.Exec == nil):
+		case own == nil || !asks(own):
 			if url != "" {
 				h.URL = url
 				c.HTTP = &h
@@ -94,6 +97,11 @@ func presetProbe(own, p *api.Probe, port string) *api.Probe {
 		c.Pause = 0
 	}
 	return &c
+}
+
+// asks says whether a probe has a way to ask, or the process says it by itself.
+func asks(p *api.Probe) bool {
+	return p.HTTP != nil || p.TCP != nil || p.Exec != nil || p.Port != 0 || SaysReady(p)
 }
 
 // portURL puts the port into the address of a preset; "" when it is unknown.
@@ -123,6 +131,9 @@ func fillProbe(p *api.Probe, base api.Probe) *api.Probe {
 	}
 	c := *p
 	merge(reflect.ValueOf(&c).Elem(), reflect.ValueOf(base))
+	if c.Port != 0 && c.TCP == nil {
+		c.TCP, c.Port = &api.TCPProbe{Address: "127.0.0.1:" + strconv.Itoa(c.Port)}, 0
+	}
 	if c.HTTP != nil && len(c.HTTP.Status) == 0 {
 		h := *c.HTTP
 		h.Status = api.Strings{"2xx"}

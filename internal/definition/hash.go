@@ -21,17 +21,24 @@ type image struct {
 	Nice        *int
 	OOMScoreAdj *int
 	NoNewPrivs  bool
+	// Worker, Notify and FD are how it can speak to Perdure.
+	Worker string
+	Notify bool
+	FD     int
 }
 
 // Hash is a digest of what a running process was started with: command, dir,
-// env, inherit_env, user, group, umask, rlimits, nice, oom_score_adj and
-// no_new_privs. Policies, probes, logs, dependencies, description and metadata
+// env, inherit_env, user, group, umask, rlimits, nice, oom_score_adj,
+// no_new_privs, and how it can speak to Perdure. Policies, probes, logs, dependencies, description and metadata
 // are not in it, because they are taken over without a restart. Env files count
 // by the values that the configuration has merged into Env.
 func Hash(d api.Definition) string {
 	im := image{Command: d.Command, Dir: d.Dir, Env: d.Env, InheritEnv: d.InheritEnv == nil || *d.InheritEnv,
 		User: d.User, Group: d.Group, Umask: d.Umask, Rlimits: d.Rlimits, Nice: d.Nice, OOMScoreAdj: d.OOMScoreAdj,
-		NoNewPrivs: d.NoNewPrivs}
+		NoNewPrivs: d.NoNewPrivs, Worker: Transport(d), Notify: Notifies(d)}
+	if d.Ready != nil {
+		im.FD = d.Ready.FD
+	}
 	if len(im.Env) == 0 {
 		im.Env = nil
 	}

@@ -64,6 +64,7 @@ func defaults() api.Definition {
 		Logs: api.Logs{MaxSize: 10 << 20, MaxFiles: 5,
 			Compress: new(true)},
 		ReapGroupOnExit: "always",
+		Worker:          "on",
 	}
 }
 

@@ -52,7 +52,8 @@ func Spec(d api.Definition) supervise.Spec {
 		s.NoRestartSignals = append(s.NoRestartSignals, canonical)
 	}
 	if p := d.Ready; p != nil {
-		s.Ready = &supervise.ReadyGate{Successes: p.Successes, Deadline: p.Deadline.D(), Warn: p.OnTimeout == "warn"}
+		s.Ready = &supervise.ReadyGate{Successes: p.Successes, Deadline: p.Deadline.D(), Warn: p.OnTimeout == "warn",
+			Told: SaysReady(p)}
 	}
 	if p := d.Health; p != nil {
 		s.Health = &supervise.HealthWatch{Failures: p.Failures, Successes: p.Successes,
@@ -61,6 +62,13 @@ func Spec(d api.Definition) supervise.Spec {
 			b := backoffSpec(*p.Backoff)
 			s.Health.Backoff = &b
 		}
+	}
+	if h := d.Heartbeat; h != nil {
+		s.Heartbeat = &supervise.HeartbeatWatch{Timeout: h.Timeout.D(), Kill: h.Kill.D(), Grace: h.Grace.D()}
+	}
+	if l := d.Limits; l != nil {
+		s.Limits = &supervise.Limits{Runtime: l.Runtime.D(), Memory: int64(l.Memory), CPU: l.CPU, PIDs: l.PIDs,
+			OpenFiles: l.OpenFiles, Dwell: l.Dwell.D(), OnExceed: l.OnExceed}
 	}
 	return s
 }

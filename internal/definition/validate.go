@@ -89,6 +89,7 @@ func Validate(d api.Definition) []api.Finding {
 	c.environment(d)
 	c.process(d)
 	c.dependencies(d)
+	c.worker(d)
 	c.relations(d)
 	return c.found
 }

@@ -160,17 +160,21 @@ func (c *checker) probeRelations(field string, own, p *api.Probe) {
 		return
 	}
 	n := 0
-	for _, set := range []bool{p.HTTP != nil, p.TCP != nil, p.Exec != nil} {
+	for _, set := range []bool{p.HTTP != nil, p.TCP != nil, p.Exec != nil, p.Port != 0, p.Notify != "", p.FD != 0, p.Log != ""} {
 		if set {
 			n++
 		}
 	}
+	ways := "http, tcp, port and exec"
+	if field == "ready" {
+		ways = "http, tcp, port, exec, notify, fd and log"
+	}
 	switch n {
 	case 0:
-		c.fail(field, "write exactly one of http, tcp and exec", "cannot ask without http, tcp or exec")
+		c.fail(field, "write exactly one of "+ways, "cannot ask without a way to ask")
 	case 1:
 	default:
-		c.fail(field, "write exactly one of http, tcp and exec", "cannot ask in %d ways at once", n)
+		c.fail(field, "write exactly one of "+ways, "cannot ask in %d ways at once", n)
 	}
 	if p.HTTP != nil && p.HTTP.URL == "" {
 		c.fail(field+".http.url", "write it like http://127.0.0.1:8080/health", "cannot ask without an address")

@@ -40,6 +40,12 @@ func Words(field string) []string {
 		return []string{"restart", "event"}
 	case "Dependency.Condition":
 		return []string{"started", "healthy", "ready", "completed"}
+	case "Probe.Notify":
+		return []string{"worker", "sd_notify"}
+	case "Definition.Worker":
+		return []string{"on", "unix", "tcp", "off"}
+	case "Limits.OnExceed":
+		return []string{"restart", "stop", "event"}
 	case "EnvReload.Mode":
 		return []string{"restart", "off"}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/config"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
 	"github.com/perdure/perdure/internal/httpapi"
@@ -110,7 +111,9 @@ func (s *Server) Definition(_ context.Context, name string) (api.Definition, err
 
 // Check tells the first thing that is wrong with a definition, as an
 // api.CodeInvalid that names the field.
-func Check(def api.Definition) error { return invalid(definition.Validate(definition.Fill(def))) }
+func Check(def api.Definition) error {
+	return invalid(append(definition.Validate(definition.Fill(def)), config.CheckSchemas(def)...))
+}
 
 // Define implements httpapi.Backend.
 func (s *Server) Define(ctx context.Context, def api.Definition) (api.Process, error) {

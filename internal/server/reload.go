@@ -222,7 +222,7 @@ func (s *Server) define(def api.Definition) (api.Definition, error) {
 	}
 	all[def.Name] = def
 	full := definition.FillAll(all)[def.Name]
-	if err := invalid(definition.Validate(full)); err != nil {
+	if err := invalid(append(definition.Validate(full), config.CheckSchemas(full)...)); err != nil {
 		return full, err
 	}
 	for _, d := range full.DependsOn {
