@@ -17,6 +17,27 @@ type Info struct {
 	Files    []string `json:"files,omitempty"`
 }
 
+// UpgradeRequest asks that another program take the place of supervisor and
+// server, while all processes live on.
+type UpgradeRequest struct {
+	// Binary is the absolute path of the program, on the machine of the server.
+	Binary string `json:"binary"`
+}
+
+// UpgradeResult says what an upgrade has done, and is about to do.
+type UpgradeResult struct {
+	// From is the version of the supervisor before, To that of the program.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// SupervisorPID is the supervisor's, which has changed program; Replaced says
+	// that it could not, and was ended without its processes: the new one has
+	// adopted them.
+	SupervisorPID int  `json:"supervisor_pid"`
+	Replaced      bool `json:"replaced,omitempty"`
+	// ServerPID is the server's, which changes program after this answer.
+	ServerPID int `json:"server_pid"`
+}
+
 // CommandRequest is an operator's command to one process.
 type CommandRequest struct {
 	// Verb is "start", "stop", "restart", "reset", "signal" or "kill".

@@ -36,6 +36,15 @@ func (c *Client) Doctor(ctx context.Context) ([]api.Finding, error) {
 	return out, err
 }
 
+// Upgrade puts the program at req.Binary in the place of the supervisor, and then
+// of the server, while all processes live on. It returns when the supervisor is
+// the new one; the server follows at once: Info tells when it has.
+func (c *Client) Upgrade(ctx context.Context, req api.UpgradeRequest) (api.UpgradeResult, error) {
+	var out api.UpgradeResult
+	err := c.call(ctx, http.MethodPost, "/v1/upgrade", nil, req, &out)
+	return out, err
+}
+
 // Shutdown stops all processes and then Perdure itself, and returns when all
 // processes are proven gone. What is left after the timeout is killed; 0 means
 // the configured timeout.

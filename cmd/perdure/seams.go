@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"runtime/debug"
+	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/client"
@@ -37,8 +38,9 @@ func buildVersion() string {
 	return "devel"
 }
 
-// seams joins the commands to the parts of Perdure.
-func seams() cli.Seams {
+// seams joins the commands to the parts of Perdure. In is what the program has
+// handed over that this process was before; nil if it was none.
+func seams(in *server.Inherited) cli.Seams {
 	v := buildVersion()
 	return cli.Seams{
 		Version:    v,
@@ -47,8 +49,13 @@ func seams() cli.Seams {
 		SocketPath: server.SocketPath,
 		Running:    server.Running,
 		Serve: func(ctx context.Context, o cli.ServeOptions, started func(cli.Started)) (int, error) {
-			return serve(ctx, v, o, started)
+			return serve(ctx, v, in, o, started)
 		},
+		CheckServer: func(ctx context.Context, o cli.ServeOptions) error {
+			return server.CheckOptions(ctx, options(v, nil, o))
+		},
+		Handover:     server.Handover,
+		Since:        since(in),
 		Supervisor:   func(args []string) int { return supervisor.Main(args, v) },
 		Find:         config.Find,
 		LoadConfig:   loadConfig,
@@ -84,12 +91,35 @@ func dial(o cli.DialOptions) (cli.Client, error) {
 	return connection{c}, nil
 }
 
-func serve(ctx context.Context, version string, o cli.ServeOptions, started func(cli.Started)) (int, error) {
-	return server.Run(ctx, server.Options{
+func since(in *server.Inherited) time.Time {
+	if in == nil {
+		return time.Time{}
+	}
+	return in.Since
+}
+
+func options(version string, in *server.Inherited, o cli.ServeOptions) server.Options {
+	return server.Options{
 		Files: o.Files, Only: o.Only, Definitions: o.Ephemeral, StateDir: o.StateDir,
-		Listen: o.Listen, TokenFile: o.TokenFile, Logger: o.Logger, Version: version, Again: o.Again, Reaps: true,
-	}, func(s *server.Server) {
-		started(cli.Started{Socket: server.SocketPath(o.StateDir), Hurry: s.Hurry})
+		Listen: o.Listen, TokenFile: o.TokenFile, Logger: o.Logger, Version: version,
+		Again: o.Again, Reaps: true, Resume: o.Resume, Inherited: in,
+		Become: server.Become{Args: o.Become.Args, Check: o.Become.Check, Leaving: o.Leaving},
+	}
+}
+
+func serve(ctx context.Context, version string, in *server.Inherited, o cli.ServeOptions, started func(cli.Started)) (int, error) {
+	return server.Run(ctx, options(version, in, o), func(s *server.Server) {
+		started(cli.Started{
+			Socket: server.SocketPath(o.StateDir), Hurry: s.Hurry, Since: s.Stayed(),
+			Reload: func() error {
+				_, err := s.Reload(context.WithoutCancel(ctx))
+				return err
+			},
+			Upgrade: func(path string) error {
+				_, err := s.Upgrade(context.WithoutCancel(ctx), api.UpgradeRequest{Binary: path})
+				return err
+			},
+		})
 	})
 }
 

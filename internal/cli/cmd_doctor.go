@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,7 @@ perdure doctor --json`,
 				if err != nil {
 					return err
 				}
+				findings = append(findings, a.otherVersion(ctx, c)...)
 				if a.flags.json {
 					if findings == nil {
 						findings = []api.Finding{}
@@ -36,4 +38,15 @@ perdure doctor --json`,
 				return worst(findings)
 			})
 		})
+}
+
+// otherVersion tells that the running Perdure is of another version than this
+// program.
+func (a *app) otherVersion(ctx context.Context, c Client) []api.Finding {
+	info, err := c.Info(ctx)
+	if err != nil || info.Version == a.seams.Version {
+		return nil // what does not answer is told by others
+	}
+	return []api.Finding{{Level: "warning", Message: fmt.Sprintf("the running Perdure is version %s, and this program is %s", info.Version, a.seams.Version),
+		Hint: "run `perdure upgrade` to put this one in its place; no process notices"}}
 }

@@ -30,22 +30,34 @@ func (a *app) cmdSupervisor() *cobra.Command {
 // may start: a server without a terminal.
 func (a *app) cmdServer() *cobra.Command {
 	var listen string
-	var report, guarded bool
+	var report, guarded, check bool
 	cmd := &cobra.Command{
 		Use: "server [NAME...]", Hidden: true, Short: "A server without a terminal; started by up -d",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if check {
+				o, err := a.serveOptions(args, listen)
+				if err != nil {
+					return err
+				}
+				if err := a.seams.CheckServer(cmd.Context(), o); err != nil {
+					return err
+				}
+				return a.printJSON(map[string]int{"handover": a.seams.Handover})
+			}
 			return a.server(cmd.Context(), args, listen, report, guarded)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "answer the API on a TCP address too")
 	cmd.Flags().BoolVar(&report, "report", false, "tell the starter on file descriptor 3; implies --guarded")
 	cmd.Flags().BoolVar(&guarded, "guarded", false, "let the supervisor start it again when it dies")
+	cmd.Flags().BoolVar(&check, "check", false, "only tell whether it could go on with the state directory")
 	addFiles(a, cmd, "f")
 	return cmd
 }
 
-// server runs a server until everything is stopped. A signal stops everything,
-// a second one kills.
+// server runs a server until everything is stopped. SIGTERM and SIGINT stop
+// everything, a second one kills; SIGHUP reloads, and SIGUSR2 upgrades to the
+// program that lies at our path.
 func (a *app) server(parent context.Context, names []string, listen string, report, guarded bool) error {
 	var r *host.Report
 	if report {
@@ -55,9 +67,11 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 	if err != nil {
 		return errors.Join(err, r.Fail(err))
 	}
+	again := a.again(o)
 	if report || guarded {
-		o.Again = a.again(o)
+		o.Again = again
 	}
+	o.Resume, o.Become = guarded, Become{Args: again[1:], Check: a.checkServer(&o)}
 	level := slog.LevelInfo
 	if a.flags.verbose {
 		level = slog.LevelDebug
@@ -65,9 +79,15 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 	o.Logger = slog.New(slog.NewTextHandler(a.errOut, &slog.HandlerOptions{Level: level})).With("part", "server")
 	signals, stopSignals := a.signals()
 	defer stopSignals()
+	var operated <-chan os.Signal
+	if a.operated != nil {
+		var stopOperated func()
+		operated, stopOperated = a.operated()
+		defer stopOperated()
+	}
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	w := signalWatch{signals: signals, stop: cancel, now: a.now, started: make(chan Started, 1), over: make(chan struct{})}
+	w := signalWatch{signals: signals, operated: operated, stop: cancel, now: a.now, logger: o.Logger, started: make(chan Started, 1), over: make(chan struct{})}
 	var watching sync.WaitGroup
 	watching.Go(w.run)
 	code, err := a.seams.Serve(ctx, o, func(s Started) {
@@ -87,23 +107,36 @@ func (a *app) server(parent context.Context, names []string, listen string, repo
 
 // signalWatch turns signals to a server without a terminal into stops.
 type signalWatch struct {
-	signals <-chan os.Signal
-	stop    func()
-	now     func() time.Time
-	started chan Started
-	over    chan struct{} // closed when the server has ended
+	signals  <-chan os.Signal // that stop it
+	operated <-chan os.Signal // that mean something else to it
+	logger   *slog.Logger
+	stop     func()
+	now      func() time.Time
+	started  chan Started
+	over     chan struct{} // closed when the server has ended
 }
 
 // run returns when the server has ended.
 func (w *signalWatch) run() {
 	var hurry func() // nil until it answers; then a second signal from before counts too
+	var operate func(os.Signal)
 	asked := 0
+	var operating sync.WaitGroup
+	defer operating.Wait()
 	var last time.Time
 	for {
 		select {
 		case s := <-w.started:
 			hurry = s.Hurry
-		case <-w.signals:
+			operate = func(sig os.Signal) { w.operate(s, sig) }
+		case sig := <-w.operated:
+			if operate != nil {
+				operating.Go(func() { operate(sig) })
+			}
+		case sig := <-w.signals:
+			if host.IsHangup(sig) && w.operated != nil {
+				continue // it reloads
+			}
 			now := w.now()
 			if asked > 0 && now.Sub(last) < samePress {
 				continue
@@ -118,5 +151,20 @@ func (w *signalWatch) run() {
 			hurry()
 			asked = 1
 		}
+	}
+}
+
+// operate does what a signal other than a stop means.
+func (w *signalWatch) operate(s Started, sig os.Signal) {
+	var err error
+	if host.IsHangup(sig) {
+		err = s.Reload()
+	} else if path, pathErr := upgradeTo(""); pathErr != nil {
+		err = pathErr
+	} else {
+		err = s.Upgrade(path)
+	}
+	if err != nil {
+		w.logger.Error("Cannot do what a signal asks for", "signal", sig.String(), "error", err)
 	}
 }

@@ -82,7 +82,8 @@ func (a *app) up(cmd *cobra.Command, names []string, f *upFlags) error {
 	if err != nil {
 		return err
 	}
-	if pid, _ := a.seams.Running(o.StateDir); pid != 0 {
+	o.Become = Become{Args: os.Args[1:], Check: a.checkServer(&o)}
+	if pid, _ := a.seams.Running(o.StateDir); pid != 0 && pid != os.Getpid() {
 		return api.Errorf(api.CodeConflict, "cannot start: Perdure already runs here (pid %d); watch it with `perdure logs -f`, "+
 			"apply the file with `perdure reload`, or stop it with `perdure down`", pid)
 	}
@@ -194,13 +195,17 @@ func (a *app) detach(ctx context.Context, o *ServeOptions) error {
 	}
 	argv := a.serverCommand(self, "--report", o)
 	logPath := filepath.Join(o.StateDir, "server.log")
-	_, pid, err := host.Detach(ctx, argv, logPath)
+	_, pid, err := host.Detach(ctx, host.Invocation{Argv: argv}, logPath)
 	if err != nil {
 		return fmt.Errorf("%w (its log is %s)", err, logPath)
 	}
 	a.say("Perdure runs in the background (pid %d); its own log is %s", pid, logPath)
 	return nil
 }
+
+// checkServer are the arguments with which another program tells whether it could
+// be the server of o.
+func (a *app) checkServer(o *ServeOptions) []string { return a.serverCommand("", "--check", o)[1:] }
 
 // again is the command that starts the server of o once more.
 func (a *app) again(o ServeOptions) []string {
@@ -252,6 +257,9 @@ func (a *app) applyTo(ctx context.Context, c Client, pid int, names []string) er
 		return err
 	}
 	a.say("Perdure already runs here (pid %d); applied the file: %s", pid, changes(result))
+	if info, err := c.Info(ctx); err == nil && info.Version != a.seams.Version {
+		a.say("it is version %s and this program is %s: `perdure upgrade` puts this one in its place; no process notices", info.Version, a.seams.Version)
+	}
 	if len(names) == 0 {
 		return nil
 	}

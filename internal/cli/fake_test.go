@@ -149,8 +149,11 @@ func stream[T any](ctx context.Context, list []T, more chan T) iter.Seq2[T, erro
 }
 
 func (f *fake) Reload(context.Context) (api.ReloadResult, error) { return f.reload, f.away }
-func (f *fake) Config(context.Context) (api.Config, error)       { return f.config, f.away }
-func (f *fake) Doctor(context.Context) ([]api.Finding, error)    { return f.findings, f.away }
+func (f *fake) Upgrade(context.Context, api.UpgradeRequest) (api.UpgradeResult, error) {
+	return api.UpgradeResult{From: "v0", To: "v1", SupervisorPID: 2, ServerPID: 1}, f.away
+}
+func (f *fake) Config(context.Context) (api.Config, error)    { return f.config, f.away }
+func (f *fake) Doctor(context.Context) ([]api.Finding, error) { return f.findings, f.away }
 func (f *fake) Shutdown(_ context.Context, d time.Duration) error {
 	f.shutdowns = append(f.shutdowns, d)
 	return f.away

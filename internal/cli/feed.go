@@ -34,6 +34,8 @@ type item struct {
 	event  *api.Event
 	note   string
 	status *string
+	// printed, when set, is closed when all before it is on the terminal.
+	printed chan struct{}
 }
 
 // newFeed starts a feed that prints by put and flush. The caller calls close.
@@ -88,7 +90,7 @@ func (f *feed) run() {
 		if f.err != nil {
 			continue
 		}
-		f.put(it)
+		marks := f.one(it, nil)
 		for more := true; more; {
 			select {
 			case next, open := <-f.items:
@@ -96,13 +98,25 @@ func (f *feed) run() {
 					more = false
 					break
 				}
-				f.put(next)
+				marks = f.one(next, marks)
 			default:
 				more = false
 			}
 		}
 		f.err = f.flush()
+		for _, m := range marks {
+			close(m)
+		}
 	}
+}
+
+// one prints an item, or keeps its mark.
+func (f *feed) one(it item, marks []chan struct{}) []chan struct{} {
+	if it.printed != nil {
+		return append(marks, it.printed)
+	}
+	f.put(it)
+	return marks
 }
 
 // send hands an item over; it waits while the output is busy.

@@ -37,6 +37,8 @@ type foreground struct {
 	gates  map[string]bool // processes whose readiness is news of its own
 	// reading is closed when the server's streams are read, or cannot be.
 	reading chan struct{}
+	begun   func()         // closes reading
+	lines   sync.WaitGroup // the readers of output
 	// waiting are those of whom it has been told that they wait. It belongs to
 	// the reader of events.
 	waiting map[string]bool
@@ -63,9 +65,14 @@ func (a *app) runForeground(parent context.Context, o ServeOptions, f *feed, eve
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	began := a.now()
+	if !a.seams.Since.IsZero() {
+		began = a.seams.Since // what was written before has been shown by the program before
+	}
 	started := make(chan Started, 1)
 	ended := make(chan served, 1)
 	fg := &foreground{a: a, feed: f, events: events, waiting: map[string]bool{}, reading: make(chan struct{})}
+	fg.begun = sync.OnceFunc(func() { close(fg.reading) })
+	o.Leaving = fg.leave
 	go func() {
 		code, err := a.seams.Serve(ctx, o, func(s Started) {
 			started <- s
@@ -132,7 +139,11 @@ func (fg *foreground) steer(ctx context.Context, readers *sync.WaitGroup, s stee
 		select {
 		case server := <-s.started:
 			hurry = server.Hurry
-			if err := fg.read(ctx, readers, server.Socket, s.began); err != nil {
+			since := s.began
+			if !server.Since.IsZero() {
+				since = server.Since
+			}
+			if err := fg.read(ctx, readers, server.Socket, since); err != nil {
 				fg.note("cannot show the output: " + err.Error())
 			}
 		case <-s.signals:
@@ -234,7 +245,10 @@ func (a *app) fit(text string) string {
 // read starts the readers of output and events, from the time at which the
 // server began, so that nothing is missed.
 func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket string, since time.Time) error {
-	begun := sync.OnceFunc(func() { close(fg.reading) })
+	begun := fg.begun
+	if fg.client != nil {
+		closeClient(fg.client)
+	}
 	c, err := fg.a.seams.Dial(DialOptions{Socket: socket})
 	if err != nil {
 		begun()
@@ -242,7 +256,9 @@ func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket 
 	}
 	fg.client = c
 	fg.gates = gates(ctx, c)
+	fg.lines.Add(1)
 	readers.Go(func() {
+		defer fg.lines.Done()
 		err := fg.a.pump(ctx, fg.feed, c.Logs(ctx, api.LogQuery{Since: &since, Follow: true}))
 		if err != nil && ctx.Err() == nil && api.CodeOf(err) != api.CodeUnavailable {
 			fg.feed.send(ctx, item{note: "cannot go on showing the output: " + err.Error()})
@@ -271,6 +287,29 @@ func (fg *foreground) read(ctx context.Context, readers *sync.WaitGroup, socket 
 		}
 	})
 	return nil
+}
+
+// leave waits, for a bounded time, until all that the server has said is on the
+// terminal.
+func (fg *foreground) leave() {
+	done := make(chan struct{})
+	go func() {
+		fg.lines.Wait()
+		close(done)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	printed := make(chan struct{})
+	if fg.feed.send(ctx, item{printed: printed}) {
+		select {
+		case <-printed:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // gates returns which processes have a ready probe; nil when that is not known.

@@ -25,7 +25,7 @@ import (
 func Main(args []string, seams Seams) int {
 	a := &app{
 		seams: seams, out: os.Stdout, errOut: os.Stderr, getenv: os.Getenv, now: time.Now,
-		outTTY: terminalOf(os.Stdout), errTTY: terminalOf(os.Stderr), signals: notify, passedOn: notifyPassedOn,
+		outTTY: terminalOf(os.Stdout), errTTY: terminalOf(os.Stderr), signals: notify, passedOn: notifyPassedOn, operated: notifyOperated,
 	}
 	return a.run(context.Background(), args)
 }
@@ -62,6 +62,16 @@ func notifyPassedOn() (<-chan os.Signal, func()) {
 	return ch, func() { signal.Stop(ch) }
 }
 
+// notifyOperated brings the signals that mean something to a server without a
+// terminal, besides those that stop it.
+func notifyOperated() (<-chan os.Signal, func()) {
+	ch := make(chan os.Signal, 4)
+	if list := host.OperatorSignals(); len(list) > 0 {
+		signal.Notify(ch, list...)
+	}
+	return ch, func() { signal.Stop(ch) }
+}
+
 // app is one run of the program: where it writes and what the flags say.
 type app struct {
 	seams       Seams
@@ -72,6 +82,7 @@ type app struct {
 	now            func() time.Time
 	signals        func() (<-chan os.Signal, func())
 	passedOn       func() (<-chan os.Signal, func()) // nil: none are
+	operated       func() (<-chan os.Signal, func()) // nil: none are
 	flags          globals
 }
 

@@ -235,6 +235,12 @@ func (c *Client) Guard(ctx context.Context, cmd ServerCommand) error {
 	return err
 }
 
+// Upgrade implements Supervisor.
+func (c *Client) Upgrade(ctx context.Context, path string) error {
+	_, err := ask[struct{}](ctx, c, methodUpgrade, upgradeParams{Path: path})
+	return err
+}
+
 // Shutdown implements Supervisor.
 func (c *Client) Shutdown(ctx context.Context, timeout time.Duration) error {
 	_, err := ask[struct{}](ctx, c, methodShutdown, shutdownParams{Timeout: api.Duration(timeout)})

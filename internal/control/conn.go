@@ -103,16 +103,26 @@ func (c *clientConn) call(ctx context.Context, method string, params any) (json.
 	}
 	select {
 	case r := <-reply:
-		if r.Error != nil {
-			return nil, r.Error.asError()
-		}
-		return r.Result, nil
+		return r.outcome()
 	case <-ctx.Done():
 		c.sendCancel(ctx, id)
 		return nil, contextError(ctx.Err())
 	case <-c.dead:
-		return nil, c.lost()
+		// The answer may have been the last that came.
+		select {
+		case r := <-reply:
+			return r.outcome()
+		default:
+			return nil, c.lost()
+		}
 	}
+}
+
+func (r response) outcome() (json.RawMessage, error) {
+	if r.Error != nil {
+		return nil, r.Error.asError()
+	}
+	return r.Result, nil
 }
 
 func (c *clientConn) forget(id uint64) {

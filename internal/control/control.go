@@ -42,6 +42,10 @@ type Supervisor interface {
 	// command without arguments says that nobody starts it. It holds until
 	// another server, or the same, says otherwise.
 	Guard(ctx context.Context, cmd ServerCommand) error
+	// Upgrade has the supervisor become the program at path (execve(2)): same
+	// pid, and its processes stay its children. It returns when the program has
+	// been checked and the supervisor is about to; Info then tells when it has.
+	Upgrade(ctx context.Context, path string) error
 	// Shutdown stops all processes in reverse order of dependency, kills what
 	// is left after the timeout, and returns when all are proven gone. The
 	// supervisor then ends. Desired states are not changed. A second Shutdown
@@ -61,6 +65,9 @@ type Info struct {
 	LastSeq uint64 `json:"last_seq"`
 	// Notes are what doctor should know, such as "cgroup v2 is not writable: …".
 	Notes []string `json:"notes,omitempty"`
+	// Failed says why the supervisor has not become another program when it was
+	// last asked to; empty when it has, or was not asked.
+	Failed string `json:"failed,omitempty"`
 }
 
 // ApplyRequest brings definitions, complete with defaults.

@@ -45,6 +45,19 @@ func TestEveryMethodOverTheSocket(t *testing.T) {
 	if err := c.Ack(ctx, 99); err != nil || f.acked != 99 {
 		t.Error(f.acked, err)
 	}
+	if err := c.Guard(ctx, ServerCommand{}); err != nil {
+		t.Error(err)
+	}
+	err = c.Guard(ctx, ServerCommand{Argv: []string{"a", "b"}, Dir: "/d", Env: []string{"K=v"}})
+	if api.CodeOf(err) != api.CodeConflict || err.Error() != `["a" "b"] in /d with ["K=v"]` {
+		t.Errorf("guard: %v", err)
+	}
+	if err := c.Upgrade(ctx, "/bin/perdure"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Upgrade(ctx, "/none"); api.CodeOf(err) != api.CodeFailed {
+		t.Errorf("upgrade: %v", err)
+	}
 	if err := c.Shutdown(ctx, 1500*time.Millisecond); err != nil {
 		t.Error(err)
 	}

@@ -134,6 +134,13 @@ func (f *fake) Guard(_ context.Context, cmd ServerCommand) error {
 	return api.Errorf(api.CodeConflict, "%q in %s with %q", cmd.Argv, cmd.Dir, cmd.Env)
 }
 
+func (f *fake) Upgrade(_ context.Context, path string) error {
+	if path == "/bin/perdure" {
+		return nil
+	}
+	return api.Errorf(api.CodeFailed, "cannot become %s", path)
+}
+
 func (f *fake) Shutdown(_ context.Context, timeout time.Duration) error {
 	if timeout != 1500*time.Millisecond {
 		return api.Errorf(api.CodeInvalid, "timeout %s", timeout)

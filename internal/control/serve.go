@@ -269,6 +269,8 @@ func (c *serverConn) dispatch(ctx context.Context, req request) outcome {
 		return call(req, func(p seqParams) (any, error) { return struct{}{}, c.sup.Ack(ctx, p.Seq) })
 	case methodGuard:
 		return call(req, func(p ServerCommand) (any, error) { return struct{}{}, c.sup.Guard(ctx, p) })
+	case methodUpgrade:
+		return call(req, func(p upgradeParams) (any, error) { return struct{}{}, c.sup.Upgrade(ctx, p.Path) })
 	case methodShutdown:
 		return call(req, func(p shutdownParams) (any, error) {
 			return struct{}{}, c.sup.Shutdown(ctx, time.Duration(p.Timeout))

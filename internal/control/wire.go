@@ -26,6 +26,7 @@ const (
 	methodHold     = "hold"
 	methodAck      = "ack"
 	methodGuard    = "guard"
+	methodUpgrade  = "upgrade"
 	methodShutdown = "shutdown"
 	methodCancel   = "cancel"
 )
@@ -64,6 +65,10 @@ type listResult struct {
 
 type seqParams struct {
 	Seq uint64 `json:"seq"`
+}
+
+type upgradeParams struct {
+	Path string `json:"path"`
 }
 
 type shutdownParams struct {

@@ -53,6 +53,12 @@ func (s *server) reload(ctx context.Context, _ *none) (*answer[api.ReloadResult]
 	return answerWith(s.backend.Reload(ctx))
 }
 
+type upgradeInput struct{ Body api.UpgradeRequest }
+
+func (s *server) upgrade(ctx context.Context, in *upgradeInput) (*answer[api.UpgradeResult], error) {
+	return answerWith(s.backend.Upgrade(ctx, in.Body))
+}
+
 // ShutdownRequest is the body of /v1/shutdown.
 type ShutdownRequest struct {
 	// Timeout is when what is left is killed. Default: the configured one.

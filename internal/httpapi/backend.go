@@ -36,6 +36,9 @@ type Backend interface {
 	Reload(ctx context.Context) (api.ReloadResult, error)
 	Config(ctx context.Context) (api.Config, error)
 	Doctor(ctx context.Context) ([]api.Finding, error)
+	// Upgrade puts another program in the place of the supervisor, and then of the
+	// server. It returns before the latter.
+	Upgrade(ctx context.Context, req api.UpgradeRequest) (api.UpgradeResult, error)
 	// Shutdown stops everything, the server last. It returns when all
 	// processes are proven gone.
 	Shutdown(ctx context.Context, timeout time.Duration) error

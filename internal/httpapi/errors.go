@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -61,6 +62,15 @@ func asFail(err error) error {
 		return nil
 	}
 	return fail{publicError(err)}
+}
+
+// cutOff is the error of a request that was cut off because the server is being
+// replaced, else err.
+func cutOff(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), ErrReplaced) {
+		return api.Errorf(api.CodeUnavailable, "%v", ErrReplaced)
+	}
+	return err
 }
 
 // humaContext is embedded under a name that is not that of its method Context.

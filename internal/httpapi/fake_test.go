@@ -122,6 +122,10 @@ func (b *fakeBackend) Config(context.Context) (api.Config, error) {
 
 func (b *fakeBackend) Doctor(context.Context) ([]api.Finding, error) { return nil, nil }
 
+func (b *fakeBackend) Upgrade(_ context.Context, req api.UpgradeRequest) (api.UpgradeResult, error) {
+	return api.UpgradeResult{From: "1", To: req.Binary, SupervisorPID: 7, ServerPID: 8}, nil
+}
+
 func (b *fakeBackend) Shutdown(_ context.Context, d time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

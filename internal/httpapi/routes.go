@@ -38,6 +38,7 @@ func routes() []route {
 		{"GET", "/v1/config", read, "config", "Return the configuration in force, secrets hidden", typed((*server).config)},
 		{"GET", "/v1/doctor", read, "doctor", "Return what is wrong or worth knowing", typed((*server).doctor)},
 		{"POST", "/v1/reload", admin, "reload", "Read the configuration files again", typed((*server).reload)},
+		{"POST", "/v1/upgrade", admin, "upgrade", "Put another program in the place of supervisor and server; no process notices", typed((*server).upgrade)},
 		{"POST", "/v1/shutdown", admin, "shutdown", "Stop all processes, then Perdure; answers when all are gone", typed((*server).shutdown)},
 
 		{"GET", "/v1/processes", read, "list-processes", "List processes, by name", typed((*server).processes)},
@@ -68,7 +69,7 @@ func typed[I, O any](h func(*server, context.Context, *I) (*O, error)) func(*ser
 	return func(s *server, api huma.API, op huma.Operation) {
 		huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 			out, err := h(s, ctx, in)
-			return out, asFail(err)
+			return out, asFail(cutOff(ctx, err))
 		})
 	}
 }

@@ -45,6 +45,15 @@ func streamsClosed(ctx context.Context) <-chan struct{} {
 	return c
 }
 
+// ErrReplaced is the cause (context.Cause) of the end of Serve when another
+// program goes on with the listener. Then requests that wait for something are
+// told to come again, and are not waited for as long.
+var ErrReplaced = errors.New("the server is being replaced by another program; ask again")
+
+// handover is how long requests under way may go on, and then their answers,
+// while whoever connects waits for the next program.
+const handover = 300 * time.Millisecond
+
 // Serve serves h on l until ctx ends, then ends gracefully: no new connection,
 // streams end at once, other requests have the time of Drain and are cut off
 // after it. It owns l. It returns nil after an end that was asked for.
@@ -56,8 +65,8 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	// Requests outlive ctx by the time of Drain, so their context is not its child.
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
 	streams := make(chan struct{})
 	var silent silentConns
 	base = context.WithValue(base, streamsKey{}, (<-chan struct{})(streams))
@@ -79,19 +88,36 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, o ServeOptions) 
 	case <-ctx.Done():
 	}
 	close(streams)
-	drain, stop := context.WithTimeout(base, o.Drain)
-	defer stop()
 	hush := time.AfterFunc(silence, silent.close)
-	err := srv.Shutdown(drain)
+	err := drain(context.WithoutCancel(ctx), srv, o.Drain, context.Cause(ctx), cancel)
 	hush.Stop()
-	if errors.Is(err, context.DeadlineExceeded) {
-		cancel() // what still runs is told, then cut off
-		err = srv.Close()
-	}
 	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)
 	}
 	return err
+}
+
+// drain ends the server: what still runs after its time is told why, then cut off.
+func drain(ctx context.Context, srv *http.Server, patience time.Duration, cause error, cancel context.CancelCauseFunc) error {
+	replaced := errors.Is(cause, ErrReplaced)
+	if replaced {
+		patience = handover
+	}
+	requests, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	err := srv.Shutdown(requests)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	cancel(cause)
+	if replaced {
+		answers, stop := context.WithTimeout(ctx, handover)
+		defer stop()
+		if err = srv.Shutdown(answers); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+	return srv.Close()
 }
 
 // connContext notes who is at the other end, once per connection.

@@ -106,9 +106,14 @@ func (r *Runner) Start(spec Spec, report func(Result)) (stop func(), err error) 
 }
 
 // Close calls off all asks and waits for the end of the reports under way. No
-// report is made afterwards. It must not be called from within a report.
+// report is made afterwards. It must not be called from within a report. A second
+// Close does nothing.
 func (r *Runner) Close() {
 	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
 	r.closed = true
 	for t := range r.tasks {
 		r.stopLocked(t)

@@ -264,6 +264,12 @@ func (h *Host) Find(string) []Identity { return nil }
 // Sweep can tell nothing from strangers here, so it touches nothing.
 func (h *Host) Sweep(Identity) (live int, err error) { return 0, nil }
 
+// Adopted does nothing here: there are no orphans.
+func (h *Host) Adopted() {}
+
+// Pause does nothing here: what ends meanwhile is told to nobody.
+func (h *Host) Pause() {}
+
 // Release does nothing: there are no cgroups.
 func (h *Host) Release(string) error { return nil }
 

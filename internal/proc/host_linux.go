@@ -59,6 +59,9 @@ type poller struct {
 	// waits there takes no thread.
 	ready     *os.File
 	readyConn syscall.RawConn
+	// pass is held while the loop looks; paused says that it does no more.
+	pass   sync.Mutex
+	paused atomic.Bool
 }
 
 // The kinds of what the epoll reports, kept in the upper half of its data.
@@ -77,6 +80,9 @@ func NewHost(o Options) (*Host, error) {
 	if err := h.open(); err != nil {
 		h.closeFiles()
 		return nil, err
+	}
+	if o.Adopting {
+		h.starting++
 	}
 	h.ended.Go(h.loop)
 	if o.Subreaper {
@@ -243,30 +249,65 @@ func (h *Host) loop() {
 	var events [128]unix.EpollEvent
 	for {
 		n := h.await(events[:])
-		woken := false
-		for _, ev := range events[:n] {
-			if ev.Pad == readyWake {
-				woken = true
-				continue
-			}
-			h.mu.Lock()
-			p, closed := h.slots[ev.Fd], h.closed
-			h.mu.Unlock()
-			if p != nil && !closed {
-				p.look(nil)
-			}
-		}
-		if woken {
-			h.drainWake()
-		}
-		if h.isClosed() {
+		if !h.lookAt(events[:n]) {
 			return
 		}
-		h.poll()
-		if h.opt.Subreaper {
-			h.reapOrphans()
+	}
+}
+
+// lookAt is one pass of the loop; false is its end.
+func (h *Host) lookAt(events []unix.EpollEvent) bool {
+	h.pass.Lock()
+	defer h.pass.Unlock()
+	woken := false
+	for _, ev := range events {
+		if ev.Pad == readyWake {
+			woken = true
+			continue
+		}
+		if h.paused.Load() {
+			continue
+		}
+		h.mu.Lock()
+		p, closed := h.slots[ev.Fd], h.closed
+		h.mu.Unlock()
+		if p != nil && !closed {
+			p.look(nil)
 		}
 	}
+	if woken {
+		h.drainWake()
+	}
+	if h.isClosed() {
+		return false
+	}
+	if h.paused.Load() {
+		return true
+	}
+	h.poll()
+	if h.opt.Subreaper {
+		h.reapOrphans()
+	}
+	return true
+}
+
+// Adopted says that all is adopted of what Options.Adopting speaks of. Once is
+// enough, and without that option it does nothing.
+func (h *Host) Adopted() {
+	if h.opt.Adopting {
+		h.opt.Adopting = false
+		h.endStart()
+	}
+}
+
+// Pause ends the watching but not the starting: nothing is reaped and no notice
+// comes once it has returned, so that all that was seen can be written down. What
+// ends from now on is for another Host, or for the program that this process
+// becomes.
+func (h *Host) Pause() {
+	h.pass.Lock()
+	defer h.pass.Unlock()
+	h.paused.Store(true)
 }
 
 func (h *Host) isClosed() bool {
@@ -300,6 +341,9 @@ func (h *Host) await(events []unix.EpollEvent) (n int) {
 
 // firstPoll is the time of the next poll, or zero.
 func (h *Host) firstPoll() (first time.Time) {
+	if h.paused.Load() {
+		return first
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for p := range h.polled {

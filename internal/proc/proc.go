@@ -112,6 +112,10 @@ type Options struct {
 	// nobody here has started: a descendant that the kernel gave us. It comes from
 	// the goroutine of the Host and must not block. May be nil.
 	OnOrphan func(Identity, Exit)
+	// Adopting, with Subreaper, says that this process has children already that
+	// are going to be adopted: it was another program before. Until Adopted is
+	// called no child counts as an orphan.
+	Adopting bool
 	// NoPidfdInfo acts as on Linux before 6.15: the kernel keeps no exit code of
 	// a process that is not our child. For tests.
 	NoPidfdInfo bool

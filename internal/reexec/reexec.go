@@ -26,10 +26,11 @@ const Var = "PERDURE_REEXEC"
 var ErrUnsupported = errors.New("this system cannot replace a running program")
 
 // Exec becomes the program at path, with argv and the environment of this one.
-// The parcel is written as JSON; fds are inherited under the same numbers. It
+// Kind is a word that says which part of the program the parcel is for. It is
+// written as JSON; fds are inherited under the same numbers. It
 // returns only with an error, and then everything is as it was before: in the
 // gap, signals that would end the program without a handler are ignored.
-func Exec(path string, argv []string, parcel any, fds []int) error {
+func Exec(path string, argv []string, kind string, parcel any, fds []int) error {
 	data, err := json.Marshal(parcel)
 	if err != nil {
 		return fmt.Errorf("cannot write the hand-over: %w", err)
@@ -46,7 +47,7 @@ func Exec(path string, argv []string, parcel any, fds []int) error {
 		return fmt.Errorf("cannot write the hand-over: %w", err)
 	}
 	fd := int(f.Fd())
-	env := append(without(os.Environ()), fmt.Sprintf("%s=%d:%d", Var, fd, os.Getpid()))
+	env := append(without(os.Environ()), fmt.Sprintf("%s=%d:%d:%s", Var, fd, os.Getpid(), kind))
 	return become(path, argv, env, append(slices.Clone(fds), fd))
 }
 
@@ -54,18 +55,21 @@ func without(env []string) []string {
 	return slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, Var+"=") })
 }
 
-// Take reads the parcel that the program before has left for this one into v. It
-// returns false when there is none: this program was started, not become.
-func Take(v any) (bool, error) {
-	value := os.Getenv(Var)
+// Take reads the parcel of a kind that the program before has left for this one
+// into v. It returns false when there is none: this program was started, not
+// become, or the parcel is for another part of it.
+func Take(kind string, v any) (bool, error) {
+	parts := strings.Split(os.Getenv(Var), ":")
+	if len(parts) != 3 || parts[2] != kind {
+		return false, nil
+	}
 	if err := os.Unsetenv(Var); err != nil {
 		return false, err
 	}
-	number, pid, ok := strings.Cut(value, ":")
-	if !ok || pid != strconv.Itoa(os.Getpid()) {
+	if parts[1] != strconv.Itoa(os.Getpid()) {
 		return false, nil // it was for a program that has started this one
 	}
-	fd, err := strconv.Atoi(number)
+	fd, err := strconv.Atoi(parts[0])
 	if err != nil {
 		return false, fmt.Errorf("cannot read %s: %w", Var, err)
 	}

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // what it has found.
 func rounds() error {
 	var p parcel
-	again, err := Take(&p)
+	again, err := Take("test", &p)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func rounds() error {
 		return nil
 	}
 	p.Round++
-	return Exec(os.Args[0], []string{os.Args[0], fmt.Sprint("round", p.Round)}, p, []int{p.File})
+	return Exec(os.Args[0], []string{os.Args[0], fmt.Sprint("round", p.Round)}, "test", p, []int{p.File})
 }
 
 func TestExec(t *testing.T) {
@@ -99,7 +99,7 @@ func TestFailedExecChangesNothing(t *testing.T) {
 	}
 	defer f.Close()
 	for _, path := range []string{t.TempDir() + "/none", f.Name()} {
-		err = Exec(path, []string{"x"}, 1, []int{int(f.Fd())})
+		err = Exec(path, []string{"x"}, "test", 1, []int{int(f.Fd())})
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%v", err)
 		}
@@ -110,7 +110,7 @@ func TestFailedExecChangesNothing(t *testing.T) {
 	got := make(chan os.Signal, 1)
 	signal.Notify(got, syscall.SIGUSR2)
 	defer signal.Stop(got)
-	if err := Exec("/none", []string{"x"}, 1, nil); err == nil {
+	if err := Exec("/none", []string{"x"}, "test", 1, nil); err == nil {
 		t.Fatal("executed")
 	}
 	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR2); err != nil {
@@ -134,9 +134,9 @@ func TestParcelOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	t.Setenv(Var, fmt.Sprintf("%d:%d", r.Fd(), os.Getppid()))
+	t.Setenv(Var, fmt.Sprintf("%d:%d:test", r.Fd(), os.Getppid()))
 	var p parcel
-	if was, err := Take(&p); was || err != nil || p.Round != 0 {
+	if was, err := Take("test", &p); was || err != nil || p.Round != 0 {
 		t.Errorf("%v, %v: %+v", was, err, p)
 	}
 	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || line == "" {

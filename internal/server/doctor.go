@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/perdure/perdure/api"
 )
@@ -15,6 +16,10 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	ok := func(format string, args ...any) { out = append(out, finding("ok", "", format, args...)) }
 	bad := func(hint, format string, args ...any) { out = append(out, finding("error", hint, format, args...)) }
 	ok("the server runs (pid %d)", os.Getpid())
+	if image, err := os.Readlink("/proc/self/exe"); err == nil && strings.HasSuffix(image, " (deleted)") {
+		out = append(out, finding("warning", "run `perdure upgrade` to change to it; no process notices",
+			"the program %s was replaced since the server (version %s) was started", strings.TrimSuffix(image, " (deleted)"), s.o.Version))
+	}
 	sup, err := s.att.get()
 	if err != nil {
 		bad("see supervisor.log in "+s.o.StateDir, "%v", err)
@@ -27,7 +32,7 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	}
 	ok("the supervisor runs (pid %d, since %s)", info.PID, info.StartedAt.Local().Format("2006-01-02 15:04:05"))
 	if info.Build != s.o.Version {
-		out = append(out, finding("warning", "run `perdure down` and `perdure up` to bring both to one version",
+		out = append(out, finding("warning", "run `perdure upgrade` to bring both to one version; no process notices",
 			"the supervisor is of version %s, the server of %s", info.Build, s.o.Version))
 	}
 	if len(info.Notes) == 0 {

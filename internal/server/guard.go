@@ -22,6 +22,12 @@ type finder interface {
 	// exitOf says how a supervisor has ended that was started here; nil when it
 	// has not, or that is not known.
 	exitOf(pid int) *proc.Exit
+	// check asks the program at a path whether it could take over as supervisor,
+	// and, with these arguments, as server.
+	check(ctx context.Context, path string, server []string) (versions, error)
+	// replace ends the supervisor of a pid without its processes, and has the next
+	// one be the program at path.
+	replace(pid int, path string) error
 }
 
 // supervisorGuard is how the server guards its supervisor.
@@ -50,7 +56,8 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 				return false, err
 			}
 			s.closers = append(s.closers, host.Close, s.held.close)
-			s.finder = &link{dir: s.o.StateDir, command: s.command(), logger: s.o.Logger, host: host, held: s.held}
+			own, command := s.command()
+			s.finder = &link{dir: s.o.StateDir, own: own, command: command, logger: s.o.Logger, host: host, held: s.held}
 		}
 		s.held.finish() // with the supervisor before
 		if sup, fresh, err = s.finder.connect(ctx); err != nil {
@@ -87,15 +94,17 @@ func (s *Server) beGuarded(ctx context.Context, sup control.Supervisor) {
 	}
 }
 
-func (s *Server) command() []string {
+// command is how a supervisor is started. By default it is our own program, so
+// that both parts are of one version, whatever has become of its file.
+func (s *Server) command() (path string, argv []string) {
 	if len(s.o.Supervisor) > 0 {
-		return s.o.Supervisor
+		return "", s.o.Supervisor
 	}
 	self, err := os.Executable()
 	if err != nil {
 		self = os.Args[0]
 	}
-	return []string{self, "supervisor"}
+	return proc.OwnImage(), []string{self, "supervisor"}
 }
 
 // load fills the table with what the supervisor has. The number of the last
@@ -184,12 +193,30 @@ func (s *Server) watch(ctx context.Context, sup control.Supervisor) error {
 		}
 	}()
 	err := s.ingest(ctx, sup)
+	s.lastAnswers(ctx, sup)
 	if errors.Is(context.Cause(ctx), errLost) {
 		err = errLost
 	}
 	cancel(nil)
 	<-watched
 	return err
+}
+
+// lastAnswers waits, for a short time, for the end of the connection on which a
+// supervisor answers, after that of its journal: one that becomes another program
+// still answers what was asked before.
+func (s *Server) lastAnswers(ctx context.Context, sup control.Supervisor) {
+	lost := lostOf(sup)
+	if lost == nil {
+		return
+	}
+	t := time.NewTimer(lastEntries)
+	defer t.Stop()
+	select {
+	case <-lost:
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // reattach attaches the next supervisor after the one that was lost: at once

@@ -26,6 +26,11 @@ type mortalFake struct {
 	lost chan struct{}
 	once sync.Once
 	deaf bool // it dies under each command, before it is carried out
+	// Of its program: the version, when it was started, and what it does when it
+	// shall become another one.
+	build   string
+	began   time.Time
+	upgrade func() error
 }
 
 func (m *mortalFake) die()                    { m.once.Do(func() { close(m.lost) }) }
@@ -41,7 +46,7 @@ func (m *mortalFake) err() error {
 
 func (m *mortalFake) Info(ctx context.Context) (control.Info, error) {
 	info, err := m.fakeSupervisor.Info(ctx)
-	info.PID = m.pid
+	info.PID, info.Build, info.StartedAt = m.pid, m.build, m.began
 	return info, errors.Join(err, m.err())
 }
 
@@ -54,6 +59,8 @@ func (m *mortalFake) Command(ctx context.Context, cmd control.Command) (control.
 	}
 	return m.fakeSupervisor.Command(ctx, cmd)
 }
+
+func (m *mortalFake) Upgrade(context.Context, string) error { return m.upgrade() }
 
 func (m *mortalFake) Shutdown(ctx context.Context, d time.Duration) error {
 	if m.deaf {
@@ -88,6 +95,7 @@ type nursery struct {
 	alive *mortalFake
 	pid   int
 	deaf  bool        // of the next ones
+	build string      // of the next ones
 	stuck bool        // the next ones do not start
 	tries []time.Time // of connect
 	exit  map[int]*proc.Exit
@@ -104,7 +112,7 @@ func (n *nursery) connect(context.Context) (control.Supervisor, bool, error) {
 		return nil, false, errors.New("it ended before it was ready")
 	}
 	n.pid++
-	n.alive = &mortalFake{fakeSupervisor: n.f, pid: n.pid, lost: make(chan struct{}), deaf: n.deaf}
+	n.alive = &mortalFake{fakeSupervisor: n.f, pid: n.pid, lost: make(chan struct{}), deaf: n.deaf, build: n.build, began: time.Now()}
 	return n.alive, true, nil
 }
 
@@ -115,6 +123,19 @@ func (n *nursery) lives() bool {
 }
 
 func (n *nursery) exitOf(pid int) *proc.Exit { return n.exit[pid] }
+
+func (n *nursery) check(context.Context, string, []string) (versions, error) {
+	return versions{Build: "2", Control: control.Version}, nil
+}
+
+func (n *nursery) replace(_ int, path string) error {
+	n.build = "2"
+	if path == "/dies" {
+		n.build = "1"
+	}
+	n.kill()
+	return nil
+}
 
 func (n *nursery) kill() {
 	n.mu.Lock()

@@ -3,11 +3,13 @@ package server
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +24,9 @@ import (
 // starts one.
 type link struct {
 	dir     string
-	command []string // starts a supervisor; "--state-dir DIR" is appended
+	path    atomic.Pointer[string] // of the supervisor's program; nil: our own
+	own     string
+	command []string // its command line; "--state-dir DIR" is appended
 	logger  *slog.Logger
 	host    *proc.Host // runs the supervisor and nothing else
 	held    *holder    // what is handed over to it
@@ -103,7 +107,7 @@ func (l *link) start(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	spec := proc.Spec{Argv: append(append([]string{}, l.command...), "--state-dir", l.dir), Env: os.Environ(), Stdout: w, Stderr: out}
+	spec := proc.Spec{Path: l.program(), Argv: append(append([]string{}, l.command...), "--state-dir", l.dir), Env: os.Environ(), Stdout: w, Stderr: out}
 	handing := l.held.handOver()
 	handing.add(&spec)
 	c := &launched{}
@@ -129,6 +133,7 @@ func (l *link) start(ctx context.Context) error {
 	select {
 	case err := <-ready:
 		if err != nil {
+			l.path.Store(nil) // ours has worked
 			return errors.New("the supervisor ended before it was ready; see " + out.Name())
 		}
 		l.logger.Info("Started the supervisor", "pid", p.PID())
@@ -136,4 +141,75 @@ func (l *link) start(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the supervisor (pid %d) is not ready; see %s: %w", p.PID(), out.Name(), ctx.Err())
 	}
+}
+
+// checkTime bounds the look whether a program could take over, and checkText what
+// it says.
+const (
+	checkTime = 10 * time.Second
+	checkText = 64 << 10
+)
+
+// check implements finder.
+func (l *link) check(ctx context.Context, path string, server []string) (versions, error) {
+	var v versions
+	argv := append(append([]string{path}, l.command[1:]...), "--check", "--state-dir", l.dir)
+	out, err := l.ask(ctx, argv)
+	if err == nil {
+		if err = json.Unmarshal(out, &v); err != nil {
+			err = fmt.Errorf("%s does not say whether it could take over; is it Perdure?", path)
+		}
+	}
+	if err != nil || len(server) == 0 {
+		return v, err
+	}
+	if out, err = l.ask(ctx, append([]string{path}, server...)); err != nil {
+		return v, err
+	}
+	var theirs struct {
+		Handover int `json:"handover"`
+	}
+	if json.Unmarshal(out, &theirs) != nil || theirs.Handover != Handover {
+		return v, fmt.Errorf("%s (version %s) takes a server over in version %d, and this one hands over in version %d", path, v.Build, theirs.Handover, Handover)
+	}
+	return v, nil
+}
+
+// ask runs a program to its end and returns what it says.
+func (l *link) ask(ctx context.Context, argv []string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	exit, out, err := l.host.Run(ctx, proc.Spec{Argv: argv, Env: os.Environ()}, checkText)
+	if err != nil {
+		return nil, err
+	}
+	if exit.Code != 0 {
+		return nil, fmt.Errorf("%s cannot take over: %s", argv[0], strings.TrimSpace(string(out)))
+	}
+	return out, nil
+}
+
+// replace implements finder.
+func (l *link) replace(pid int, path string) error {
+	if now, held := flock.Held(l.lock()); !held || now != pid {
+		return fmt.Errorf("the supervisor (pid %d) does not have the state directory any more", pid)
+	}
+	l.path.Store(&path) // until this server is that program, too
+	old, err := os.FindProcess(pid)
+	if err == nil {
+		err = old.Kill()
+	}
+	if err != nil {
+		l.path.Store(nil)
+		return fmt.Errorf("cannot end the old supervisor (pid %d): %w", pid, err)
+	}
+	return nil
+}
+
+// program is the one that a supervisor is.
+func (l *link) program() string {
+	if p := l.path.Load(); p != nil {
+		return *p
+	}
+	return l.own
 }

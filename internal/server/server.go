@@ -39,6 +39,13 @@ type Options struct {
 	// Again is the command, run in the same directory, by which the supervisor
 	// starts the server again when it dies. Empty: nobody does.
 	Again []string
+	// Resume says that this server goes on where the one before it was, without
+	// an operator: no definition is given to a supervisor that has some.
+	Resume bool
+	// Become says how the server can become another program (Upgrade).
+	Become Become
+	// Inherited is what the program has handed over that this process was before.
+	Inherited *Inherited
 	// Embedded runs the supervisor inside this process instead.
 	Embedded bool
 	// Reaps says that this process is Perdure's alone: it becomes the parent of
@@ -64,9 +71,9 @@ type Server struct {
 	held    *holder // what a dead supervisor would take with it
 	closers []func() error
 
-	ready  atomic.Bool            // it answers: from now on it is guarded
 	heldUp atomic.Pointer[string] // why the event log cannot be written, nil while it can
 
+	move
 	mu         sync.Mutex
 	config     *settled
 	env        *config.Watcher // of the files in force; guarded by reloading
@@ -78,12 +85,23 @@ type Server struct {
 	background sync.WaitGroup
 }
 
+// move is what the next program goes on with, and how it comes to it.
+type move struct {
+	lock      *flock.Lock
+	token     string      // for TCP
+	ready     atomic.Bool // it answers: from now on it is guarded
+	upgrading sync.Mutex  // one at a time
+	moves     chan string // the program that the server shall become
+	stayed    time.Time   // of Stayed; belongs to Run
+}
+
 // newServer returns a server that has nothing yet but its options.
 func newServer(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(), att: newAttachment(), end: newEnding()}
+	return &Server{o: o, started: time.Now().UTC(), table: newTable(), sampler: newSampler(), att: newAttachment(), end: newEnding(),
+		move: move{moves: make(chan string, 1)}}
 }
 
 // Start boots a server: lock, event log, configuration, supervisor. When it
@@ -104,12 +122,11 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := prepare(o.StateDir); err != nil {
 		return nil, err
 	}
-	lock, err := flock.Take(filepath.Join(o.StateDir, "lock"))
-	if err != nil {
-		return nil, alreadyRuns(o.StateDir, err)
+	if s.lock, err = takeLock(o); err != nil {
+		return nil, err
 	}
-	s.closers = append(s.closers, lock.Release)
-	store, err := sqlite.Open(ctx, filepath.Join(o.StateDir, "perdure.db"), sqlite.Options{})
+	s.closers = append(s.closers, s.lock.Release)
+	store, err := sqlite.Open(ctx, filepath.Join(o.StateDir, databaseName), sqlite.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +139,11 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.apply(ctx, s.config, fresh); err != nil {
+	resumes, err := s.resumes(ctx)
+	if err == nil && !resumes {
+		_, err = s.apply(ctx, s.config, fresh)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := s.loadNow(ctx); err != nil {
@@ -134,8 +155,31 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	})
 	s.background.Go(func() { s.retain(background) })
 	s.watchEnv(ctx)
-	s.say(ctx, "server.started", map[string]any{"pid": os.Getpid(), "version": o.Version, "fresh": fresh})
+	if in := o.Inherited; in != nil {
+		s.say(ctx, "server.upgraded", map[string]any{"pid": os.Getpid(), "from": in.From, "to": o.Version})
+	} else {
+		s.say(ctx, "server.started", map[string]any{"pid": os.Getpid(), "version": o.Version, "fresh": fresh})
+	}
 	return s, nil
+}
+
+// databaseName is the event log's file in the state directory.
+const databaseName = "perdure.db"
+
+func checkStore(ctx context.Context, path string) error { return sqlite.Check(ctx, path) }
+
+// takeLock takes the state directory, or takes over the lock that the program
+// before has held.
+func takeLock(o Options) (*flock.Lock, error) {
+	path := filepath.Join(o.StateDir, "lock")
+	if o.Inherited != nil {
+		return flock.Inherited(path, o.Inherited.Lock)
+	}
+	lock, err := flock.Take(path)
+	if err != nil {
+		return nil, alreadyRuns(o.StateDir, err)
+	}
+	return lock, nil
 }
 
 // alreadyRuns explains a held lock.

@@ -155,6 +155,8 @@ func (f *fakeSupervisor) Ack(_ context.Context, seq uint64) error {
 
 func (f *fakeSupervisor) Guard(context.Context, control.ServerCommand) error { return nil }
 
+func (f *fakeSupervisor) Upgrade(context.Context, string) error { return nil }
+
 func (f *fakeSupervisor) Shutdown(context.Context, time.Duration) error { return nil }
 
 // memory is an event store whose writes can be made to fail.

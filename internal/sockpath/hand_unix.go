@@ -38,3 +38,6 @@ func Hand(l net.Listener) (int, error) {
 	}
 	return fd, nil
 }
+
+// CloseHand closes a descriptor of Hand.
+func CloseHand(fd int) { unix.Close(fd) }

@@ -35,7 +35,9 @@ type serverWatch struct {
 // end of everything begins. One that belongs to a terminal is not started: its
 // death is told, and the processes live on.
 func (s *Supervisor) guardServer(ctx context.Context) {
-	if err := s.servers.remember(); err != nil {
+	if e := s.o.estate; e != nil && e.from != nil {
+		s.servers.set(e.from.Server)
+	} else if err := s.servers.remember(); err != nil {
 		s.o.Logger.Error("The server is not started again if it dies before it attaches", "error", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -63,6 +63,7 @@ func (s *Supervisor) Pass(ctx context.Context, reaps bool, send func(control.Hel
 		close(before.over)
 	}
 	s.host.relayed(reaps)
+	s.servers.reaps.Store(reaps)
 	defer func() {
 		if s.servers.passing.CompareAndSwap(p, nil) {
 			s.host.relayed(false)

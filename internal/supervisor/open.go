@@ -39,11 +39,10 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 			}
 		}
 	}()
-	held, err := flock.Take(filepath.Join(o.Dir, "supervisor.lock"))
+	held, err := o.lock(&closers)
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, held.Release)
 	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{SyncEvery: journal.DefaultSyncEvery})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
@@ -55,7 +54,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	// The journal's name, not the directory's: a state directory that was removed
 	// and made anew while its processes lived must not meet them in its cgroups.
-	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: o.cgroupName(id), NoPidfdInfo: os.Getenv(PidfdInfoVar) == "off"})
+	h, err := proc.NewHost(proc.Options{Subreaper: !o.Embedded, CgroupName: o.cgroupName(id), NoPidfdInfo: os.Getenv(PidfdInfoVar) == "off",
+		Adopting: o.estate.became()})
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare to run processes: %w", err)
 	}
@@ -89,6 +89,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	if err := s.recover(ctx, j, handed, report.Clean); err != nil {
 		return nil, err
 	}
+	h.Adopted()
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
 	for _, r := range report.Repairs {
 		o.Logger.Warn("The journal was repaired", "damage", r.String())
@@ -96,9 +97,23 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	if len(report.Repairs) > 0 {
 		data["journal_repairs"] = report.Repairs
 	}
-	s.say("supervisor.started", data)
+	o.estate.told(s, data)
 	return s, nil
 }
+
+// lock takes the state directory, unless the estate has it.
+func (o Options) lock(closers *[]func() error) (*flock.Lock, error) {
+	if o.estate != nil {
+		return o.estate.lock, nil
+	}
+	held, err := flock.Take(lockPath(o.Dir))
+	if err == nil {
+		*closers = append(*closers, held.Release)
+	}
+	return held, err
+}
+
+func lockPath(dir string) string { return filepath.Join(dir, "supervisor.lock") }
 
 // CgroupVar and PidfdInfoVar are the environment variables that turn off what the
 // kernel can do, with the value "off": cgroups, and exit codes for those who are
@@ -191,6 +206,8 @@ func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (pr
 }
 
 func (a hostAdapter) release(name string) error { return a.h.Release(name) }
+
+func (a hostAdapter) pause() { a.h.Pause() }
 
 // captureAdapter makes outputs of a *logstore.Capture.
 type captureAdapter struct{ c *logstore.Capture }

@@ -31,6 +31,9 @@ type host interface {
 	sweep(id proc.Identity) (live int, err error)
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
 	release(name string) error
+	// pause ends the reaping: no notice comes any more. What ends from now on is
+	// for the next supervisor.
+	pause()
 }
 
 // live is one process that has been started or adopted.
@@ -69,4 +72,6 @@ type log interface {
 // prober asks probes.
 type prober interface {
 	Start(spec probe.Spec, report func(probe.Result)) (stop func(), err error)
+	// Close ends all asking; no report comes any more.
+	Close()
 }

@@ -25,6 +25,7 @@ type servers struct {
 	// passing is to the one that holds our processes, nil while none does.
 	passing atomic.Pointer[passing]
 
+	reaps   atomic.Bool // the server is the parent of what was adopted
 	mu      sync.Mutex
 	count   int // of those who follow
 	since   time.Time
@@ -89,10 +90,7 @@ func (s *Supervisor) Guard(_ context.Context, cmd control.ServerCommand) error {
 // may hold secrets. A server that is started by the next supervisor has that
 // one's environment, which comes from the server before.
 func (v *servers) guard(cmd control.ServerCommand) error {
-	v.mu.Lock()
-	v.command = cmd
-	v.touch()
-	v.mu.Unlock()
+	v.set(cmd)
 	if len(cmd.Argv) == 0 {
 		return v.forget()
 	}
@@ -107,6 +105,13 @@ func (v *servers) guard(cmd control.ServerCommand) error {
 		return fmt.Errorf("cannot write down how the server is started: %w", err)
 	}
 	return nil
+}
+
+func (v *servers) set(cmd control.ServerCommand) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.command = cmd
+	v.touch()
 }
 
 func (v *servers) forget() error {
@@ -143,9 +148,7 @@ func (v *servers) remember() error {
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", v.path, err)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.command = control.ServerCommand{Argv: f.Argv, Dir: f.Dir, Env: os.Environ()}
+	v.set(control.ServerCommand{Argv: f.Argv, Dir: f.Dir, Env: os.Environ()})
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -76,7 +77,11 @@ func (s *Supervisor) killAll() {
 
 // Close lets go of everything without ending any process: they live on and the
 // next supervisor adopts them. After Shutdown nothing lives.
-func (s *Supervisor) Close() error {
+func (s *Supervisor) Close() error { return s.closeAndHand(nil) }
+
+// closeAndHand is Close, and gives away what could be lost of each live generation
+// while nobody has it: see control.Held. The descriptors belong to hand.
+func (s *Supervisor) closeAndHand(hand func(control.Held)) error {
 	s.finishChanges()
 	s.mu.Lock()
 	stop(s.end.kill)
@@ -89,8 +94,15 @@ func (s *Supervisor) Close() error {
 	}
 	s.mu.Unlock()
 	s.tree.close()
+	// What has been seen is decided upon and written down before the actors end;
+	// what is seen later would be lost. Probes need the host, so they go first.
+	s.probes.Close()
+	s.host.pause()
 	for _, a := range actors {
 		a.post(message{do: func(a *actor) error {
+			if hand != nil {
+				a.hand(hand)
+			}
 			a.gone = api.Errorf(api.CodeUnavailable, "cannot reach process %q: its supervisor is closed", a.who.name)
 			a.close()
 			return nil

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -43,6 +44,9 @@ type Options struct {
 	// OnExit is called at most once when a process asks that Perdure end.
 	// Default: the supervisor shuts itself down.
 	OnExit func(code int)
+	// estate is what a supervisor of its own process outlives itself by; nil when
+	// it is part of another program. With it Open takes no lock.
+	estate *estate
 }
 
 // Supervisor keeps a set of processes alive. It is safe for concurrent use.
@@ -103,6 +107,9 @@ func (s *Supervisor) Info(context.Context) (control.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.journalID, LastSeq: s.log.LastSeq(), Notes: slices.Clone(s.notes)}
+	if e := s.o.estate; e != nil && e.failed != nil {
+		info.Failed = e.failed.Error()
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.full)) {
 		info.Notes = append(info.Notes, "the journal cannot be written (last seen by "+name+"): starts wait until it can")
 		break
@@ -230,6 +237,9 @@ func answer(ctx context.Context, a *actor, ch <-chan outcome) (control.Record, e
 	case o := <-ch:
 		return o.rec, o.err
 	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), errMoving) {
+			return control.Record{}, api.Errorf(api.CodeUnavailable, "%v", errMoving)
+		}
 		return control.Record{}, api.Errorf(api.CodeTimeout, "cannot tell what became of the command to %q: %v", a.who.name, ctx.Err())
 	}
 }

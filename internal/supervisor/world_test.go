@@ -278,6 +278,8 @@ func (h simHost) run(context.Context, proc.Spec, int) (proc.Exit, []byte, error)
 
 func (h simHost) release(string) error { return nil }
 
+func (h simHost) pause() {}
+
 // The world as outputs.
 
 type fakeSink struct {
@@ -401,6 +403,8 @@ func (w *world) Start(spec probe.Spec, report func(probe.Result)) (func(), error
 		delete(w.asking, a)
 	}, nil
 }
+
+func (w *world) Close() {}
 
 func (w *world) asked() int {
 	w.mu.Lock()

@@ -8,16 +8,49 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
 func closeOnExec(fd int) { syscall.CloseOnExec(fd) }
 
-// Detach starts argv in a session of its own (setsid(2)), with its output
+// InvocationOf tells how a running program was started (proc_pid_cmdline(5),
+// proc_pid_environ(5)), where the system tells it.
+func InvocationOf(pid int) (p Invocation, err error) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	argv, err1 := os.ReadFile(dir + "/cmdline")
+	env, err2 := os.ReadFile(dir + "/environ")
+	p.Dir, err = os.Readlink(dir + "/cwd")
+	if err = errors.Join(err1, err2, err); err != nil {
+		return p, fmt.Errorf("cannot tell how it was started: %w", err)
+	}
+	list := func(b []byte) []string { return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00") }
+	p.Argv, p.Env = list(argv), list(env)
+	return p, nil
+}
+
+// EndAll kills processes, none of which sees the death of another. A pid of 0 is
+// none.
+func EndAll(pids ...int) error {
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range pids {
+			if pid == 0 {
+				continue
+			}
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Detach starts a program in a session of its own (setsid(2)), with its output
 // appended to the file logPath, and waits until it reports through its file
 // descriptor ReadyFD. It returns the socket at which the server answers. When
 // ctx ends first, the server is left to itself.
-func Detach(ctx context.Context, argv []string, logPath string) (socket string, pid int, err error) {
+func Detach(ctx context.Context, p Invocation, logPath string) (socket string, pid int, err error) {
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return "", 0, fmt.Errorf("cannot write the server's log: %w", err)
@@ -28,7 +61,8 @@ func Detach(ctx context.Context, argv []string, logPath string) (socket string, 
 		return "", 0, fmt.Errorf("cannot make a pipe: %w", err)
 	}
 	defer func() { err = errors.Join(err, ignoreClosed(read.Close())) }()
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(p.Argv[0], p.Argv[1:]...)
+	cmd.Dir, cmd.Env = p.Dir, p.Env
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

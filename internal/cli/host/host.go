@@ -54,6 +54,13 @@ type ServerError struct {
 // Error returns the text.
 func (e *ServerError) Error() string { return e.Text }
 
+// Invocation is how a program is run.
+type Invocation struct {
+	Argv []string
+	Dir  string   // empty: our own
+	Env  []string // nil: our own
+}
+
 // ReadyFD is the file descriptor on which a detached server reports.
 const ReadyFD = 3
 

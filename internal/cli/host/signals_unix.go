@@ -11,6 +11,13 @@ import (
 // whoever stands before it has to pass them on.
 func UserSignals() []os.Signal { return []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2} }
 
+// OperatorSignals mean something to a server without a terminal: SIGHUP and
+// SIGUSR2.
+func OperatorSignals() []os.Signal { return []os.Signal{syscall.SIGHUP, syscall.SIGUSR2} }
+
+// IsHangup says whether a signal is SIGHUP.
+func IsHangup(s os.Signal) bool { return s == syscall.SIGHUP }
+
 // SignalName is the name of a signal, such as "SIGUSR1".
 func SignalName(s os.Signal) string {
 	switch s {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/perdure/perdure/internal/store"
@@ -38,6 +41,39 @@ func migrate(ctx context.Context, db *sql.DB, path string) error {
 		}
 	}
 	return nil
+}
+
+// Check returns an error if the file at path is of a newer Perdure. It changes
+// nothing, so that it may be asked while another program uses the file. A file
+// that is not there is well.
+func Check(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	opts, err := Options{}.filled()
+	if err != nil {
+		return err
+	}
+	s := &Store{path: path, opts: opts}
+	db, err := s.openDB(nil, `query_only(1)`)
+	if err != nil {
+		return s.explain("open the database", err)
+	}
+	defer func() { _ = db.Close() }() // it was only read
+	var tables, have int
+	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE name = 'schema_ledger'`).Scan(&tables)
+	if err == nil && tables > 0 {
+		err = db.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM schema_ledger`).Scan(&have)
+	}
+	if err != nil {
+		return s.explain("read the database", err)
+	}
+	steps, err := store.Steps(migrationFiles)
+	if err != nil {
+		return err
+	}
+	_, err = store.Pending(steps, have, path)
+	return err
 }
 
 func apply(ctx context.Context, db *sql.DB, step store.Step) error {
