@@ -38,6 +38,8 @@ func fill(r *rand.Rand, v reflect.Value, sparse bool) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(r.Int64() - r.Int64())
+	case reflect.Float64:
+		v.SetFloat(r.Float64() * 100)
 	case reflect.Uint64:
 		v.SetUint(r.Uint64())
 	case reflect.Pointer:

@@ -65,6 +65,9 @@ func (s *State) appendNumbers(o *appendjson.Object) {
 		o.Set(s.Exit.appendJSON(o.Key("exit")))
 	}
 	o.Text("last_error", s.LastError)
+	if s.Worker != (Worker{}) {
+		o.Set(s.Worker.appendJSON(o.Key("worker")))
+	}
 	b := append(o.Key("timers"), '[')
 	for i, t := range s.Timers {
 		if i > 0 {
@@ -91,5 +94,45 @@ func (e *Exit) appendJSON(b []byte) []byte {
 	o.Text("cause", e.Cause)
 	o.Int("uptime", int64(e.Uptime))
 	o.Time("wall", e.Wall)
+	return o.End()
+}
+
+func (w *Worker) appendJSON(b []byte) []byte {
+	o := appendjson.Begin(b)
+	o.Int("from", int64(w.From))
+	o.Int("last_beat", int64(w.LastBeat))
+	o.Bool("stale", w.Stale)
+	o.Int("watchdog", int64(w.Watchdog))
+	if w.Over != ([numUses]Instant{}) {
+		b := append(o.Key("over"), '[')
+		for i, at := range w.Over {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = strconv.AppendInt(b, int64(at), 10)
+		}
+		o.Set(append(b, ']'))
+	}
+	if w.Told != ([numUses]bool{}) {
+		b := append(o.Key("told"), '[')
+		for i, told := range w.Told {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = strconv.AppendBool(b, told)
+		}
+		o.Set(append(b, ']'))
+	}
+	if e := w.Ended; e != nil {
+		one := appendjson.Begin(o.Key("ended"))
+		one.Text("reason", e.Reason)
+		if e.Value != 0 {
+			one.Set(strconv.AppendFloat(one.Key("value"), e.Value, 'g', -1, 64))
+		}
+		if e.Limit != 0 {
+			one.Set(strconv.AppendFloat(one.Key("limit"), e.Limit, 'g', -1, 64))
+		}
+		o.Set(one.End())
+	}
 	return o.End()
 }
