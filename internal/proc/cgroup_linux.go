@@ -115,16 +115,18 @@ func (c *cgroups) open(name string) (fd int, path string, err error) {
 		}
 	}
 	flags := unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	made := false
 	if fd, err = unix.Openat(c.fd, name, flags, 0); err == unix.ENOENT {
 		if err = unix.Mkdirat(c.fd, name, 0o755); err != nil && err != unix.EEXIST {
 			return -1, "", fmt.Errorf("its cgroup %s cannot be made: %w", path, err)
 		}
+		made = err == nil
 		fd, err = unix.Openat(c.fd, name, flags, 0)
 	}
 	if err != nil {
 		return -1, "", fmt.Errorf("its cgroup %s cannot be opened: %w", path, err)
 	}
-	if populatedAt(fd, "cgroup.events") {
+	if !made && populatedAt(fd, "cgroup.events") {
 		unix.Close(fd)
 		return -1, "", fmt.Errorf("processes of an earlier run are left in its cgroup %s", path)
 	}
@@ -191,11 +193,16 @@ func populated(dir string) bool { return populatedAt(unix.AT_FDCWD, dir+"/cgroup
 
 func populatedAt(dir int, path string) bool {
 	var buf [128]byte
-	b, err := readAt(dir, path, buf[:])
+	n := 0
+	fd, err := retry(func() (int, error) { return unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err == nil {
+		n, err = retry(func() (int, error) { return unix.Read(fd, buf[:]) }) // all of it is in one read
+		unix.Close(fd)
+	}
 	if err != nil {
 		return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) // unknown is not empty
 	}
-	return !bytes.Contains(b, []byte("populated 0"))
+	return !bytes.Contains(buf[:n], []byte("populated 0"))
 }
 
 func killCgroup(dir string) error {
