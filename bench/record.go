@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -33,6 +35,9 @@ type about struct {
 	CPU    string `json:"cpu"`
 	Go     string `json:"go"`
 	Quick  bool   `json:"quick,omitempty"`
+	// RealTime says that all that was measured had a real-time priority, so that
+	// whatever else the machine did came second.
+	RealTime bool `json:"real_time,omitempty"`
 	// Versions are by the name of the peer; Missing were not installed.
 	Versions map[string]string `json:"versions"`
 	Missing  []string          `json:"missing,omitempty"`
@@ -40,7 +45,14 @@ type about struct {
 
 func newAbout(quick bool) about {
 	return about{Date: time.Now().UTC().Format(time.DateOnly), Commit: commit(), Kernel: kernel(),
-		CPU: fmt.Sprintf("%d CPUs (%s)", runtime.NumCPU(), model()), Go: runtime.Version(), Quick: quick, Versions: map[string]string{}}
+		CPU: fmt.Sprintf("%d CPUs (%s)", runtime.NumCPU(), model()), Go: runtime.Version(), Quick: quick, RealTime: realTime(), Versions: map[string]string{}}
+}
+
+// realTime says whether we run with a real-time policy, which what we start
+// inherits (sched(7)).
+func realTime() bool {
+	policy, _, errno := unix.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+	return errno == 0 && (policy == unix.SCHED_FIFO || policy == unix.SCHED_RR)
 }
 
 // line is said above each table, for each may be of another day.
@@ -50,6 +62,9 @@ func (a about) line(row string) string {
 		command += " -quick"
 	}
 	text := fmt.Sprintf("*Measured %s at commit %s on %s, %s, %s, by `%s`.", a.Date, a.Commit, a.Kernel, a.CPU, a.Go, command)
+	if a.RealTime {
+		text += " The harness and all that it starts had a real-time priority (`chrt -r 10`), because the machine had other work."
+	}
 	if len(a.Missing) > 0 {
 		text += " Not installed: " + strings.Join(a.Missing, ", ") + "."
 	}
