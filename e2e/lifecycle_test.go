@@ -27,6 +27,7 @@ processes:
 
 // TestUpReloadDown: a second up -d applies the file; a reload restarts only what
 // changed; a broken file changes nothing; N20: what was removed stays away.
+// Keeps out M3.
 func TestUpReloadDown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, three)
@@ -113,6 +114,27 @@ func TestCommands(t *testing.T) {
 	if res := r.run("doctor"); res.code > 1 || !strings.Contains(res.out, "the supervisor runs") {
 		t.Errorf("doctor: %+v", res)
 	}
+}
+
+// N18: what a grandchild writes after the end of the leader, when it is asked to
+// end with the rest of the group, is kept.
+func TestLastWordsOfAGrandchild(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, `
+processes:
+  short:
+    oneshot: true
+    command:
+      - sh
+      - -c
+      - |
+        (trap 'echo last words; exit' TERM; touch up; while :; do sleep 0.1; done) &
+        while [ ! -e up ]; do sleep 0.1; done
+        echo first words
+`)
+	r.ok("up", "-d")
+	r.wait("short", "completed")
+	eventually(t, "its last words", func() bool { return r.ok("logs", "short", "-n", "-1", "--stream", "stdout") == "first words\nlast words\n" })
 }
 
 // TestExitCodes provokes each row of docs/reference/exit-codes.md.

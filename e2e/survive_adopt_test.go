@@ -25,6 +25,7 @@ func memory(p api.Process) api.Process {
 // Whatever is known of a process is known to the next supervisor: identity,
 // counters, the wait for the next start, readiness and health, and the events
 // that the breaker counts.
+// Keeps out Q32.
 func TestAdoptionKeepsEverything(t *testing.T) {
 	t.Parallel()
 	for _, both := range []bool{false, true} {

@@ -136,6 +136,7 @@ func (r *rig) checkLastWords() {
 // it was, decides on it once, and nothing of their output is lost. Only where the
 // kernel keeps no exits (Linux before 6.15, or the switch) and the server is not
 // the parent is the exit unknown, and told so.
+// Keeps out Q2.
 func TestExitsWhileNoSupervisorLives(t *testing.T) {
 	t.Parallel()
 	for _, kernel := range []string{"on", "off"} {

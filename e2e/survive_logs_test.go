@@ -46,6 +46,7 @@ func (r *rig) checkLogger(name, stream string) int {
 // the supervisor, the server and both are killed at random; at last they end
 // while no supervisor lives. Each stream is complete, in order and not doubled,
 // lines that were cut by a death are joined, and each exit is known (P9, N3).
+// Keeps out Q18.
 func TestLogsHaveNoHole(t *testing.T) {
 	t.Parallel()
 	const n = 4

@@ -108,6 +108,13 @@ func TestRulesFindFaults(t *testing.T) {
 		"type names": {typeNames, map[string]string{
 			"a/a.go": "package a\ntype TaskList int\ntype HTTPUnit int\ntype Community int\ntype service int\n",
 		}, []string{"a/a.go:2: type TaskList says Task", "a/a.go:3: type HTTPUnit says Unit"}},
+		"claims": {claims("| A1 | x | `a.TestA`, `TestB` |\n| A2 | x | `a.TestA`, `a.TestC` |\n| A4 | x | – |\n"), map[string]string{
+			"a/a_test.go": "package a\n// TestA is A1, not A22.\nfunc TestA(t *T) {}\n", "a_test.go": "package x\nfunc TestA10(t *T) {}\nfunc TestB(t *T) { _ = \"A1\" }\n",
+		}, []string{"A2: a.TestA does not say that it is for it", "A2: there is no test a.TestC", "A4 follows A2"}},
+		"signals": {signals, map[string]string{
+			"internal/server/a.go": "package server\nimport _ \"os/signal\"\n", "internal/cli/a.go": "package cli\nimport _ \"os/signal\"\n",
+			"internal/server/a_test.go": "package server\nimport _ \"os/signal\"\n",
+		}, []string{"internal/server/a.go: takes signals"}},
 		"enums": {enumTexts, map[string]string{
 			"a/a.go": "package a\ntype K int\nconst (\nZero K = iota\nA\nB\nNumKinds\n)\nfunc (k K) String() string { return map[K]string{A: \"a\"}[k] }\n" +
 				"type S string\nconst (\nX S = \"x\"\nY S = \"y\"\n)\nfunc Ss() []S { return []S{X} }\ntype N int\nconst Z N = 1\n",

@@ -220,6 +220,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Keeps out Q33.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]bool{"a": true, "A-b_9": true, "9": true, strings.Repeat("x", 63): true, "": false, "-a": false,
@@ -251,6 +252,7 @@ func TestShutdownTimeoutIsTheLongestChain(t *testing.T) {
 	}
 }
 
+// Keeps out Q17.
 func TestEnv(t *testing.T) {
 	t.Parallel()
 	base := []string{"PATH=/bin", "HOME=/h", "A=base", "B=base", "PERDURE_ID=outer", "broken", "=x"}
@@ -287,6 +289,7 @@ func TestProcSpec(t *testing.T) {
 	}
 }
 
+// Keeps out N17 and Q28.
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	d := web(func(d *api.Definition) {

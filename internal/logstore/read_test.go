@@ -261,6 +261,7 @@ func TestFollowBeginsWithTheOpenLine(t *testing.T) {
 	f.next(t, "open")
 }
 
+// Keeps out N23.
 func TestFollowAFloodAcrossRotationAndPacking(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -189,6 +189,7 @@ func TestTCPAnswers(t *testing.T) {
 	}
 }
 
+// Keeps out M9.
 func TestOwnFaultsAreUnknown(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]Answer{
@@ -328,6 +329,7 @@ func TestSpreadAsksShareWakeUps(t *testing.T) {
 	})
 }
 
+// Keeps out N21.
 func TestTimeoutIsNoAndStopCallsOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -371,6 +373,7 @@ func TestStopFromWithinReport(t *testing.T) {
 	})
 }
 
+// Keeps out M10.
 func TestAtMostMaxParallelAsks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -56,6 +56,7 @@ func survivors(family map[string]stat) []string {
 
 // P4, R4: Kill leaves none of four kinds of descendants, in and out of the
 // group, with a cgroup and without; Gone is told after the last has ended.
+// Keeps out P15 and K6.
 func TestKillLeavesNoSurvivor(t *testing.T) {
 	t.Parallel()
 	for _, with := range []bool{true, false} {
@@ -292,6 +293,7 @@ func TestAdopt(t *testing.T) {
 }
 
 // P3, K8: nothing but boot, pid and start time together name a process.
+// Keeps out M11.
 func TestAdoptRefuses(t *testing.T) {
 	t.Parallel()
 	h := testHost(t, Options{})

@@ -34,6 +34,7 @@ const helloA = `{"type":"hello","version":1,"instance":"instance-a","capabilitie
 
 func event(id int) string { return fmt.Sprintf(`{"type":"event","event":"e","id":%d}`, id) }
 
+// Keeps out Q26.
 func TestSocketIsPrivateAndPathsMayBeLong(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 150))
@@ -361,6 +362,7 @@ func TestP19ForeignPeer(t *testing.T) {
 	}
 }
 
+// Keeps out Q27.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, o Options) {
@@ -473,6 +475,7 @@ func TestTCPPeerOfTheTreeNeedsNoToken(t *testing.T) {
 
 // TestLatestIsWrittenSeldom: of many statuses without an id the first and the
 // last are told, and few between.
+// Keeps out Q29.
 func TestLatestIsWrittenSeldom(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, o Options) {

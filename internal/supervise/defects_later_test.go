@@ -304,6 +304,7 @@ func TestN22_DependenciesAreLookedAtAgain(t *testing.T) {
 	}
 }
 
+// Keeps out M5.
 func TestK1_Q5_AHungProcessIsRestarted(t *testing.T) {
 	t.Parallel()
 	sp := base()

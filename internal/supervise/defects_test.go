@@ -33,6 +33,7 @@ func TestP1_StopIsSticky(t *testing.T) {
 	}
 }
 
+// Keeps out Q11.
 func TestP2_M1_K2_OnlyStabilityResetsTheBackoff(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, base())
@@ -70,6 +71,7 @@ func TestP3_RequestedEndsCountNowhere(t *testing.T) {
 	}
 }
 
+// Keeps out N15.
 func TestP3_CleanExitsCountOnlyIfAsked(t *testing.T) {
 	t.Parallel()
 	sp := base()
@@ -176,6 +178,7 @@ func TestP7_Q13_StopDuringBackoffCancelsTheTimer(t *testing.T) {
 	}
 }
 
+// Keeps out M4.
 func TestP8_W3_K7_Q12_AFailedSpawnIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, base())
@@ -263,6 +266,7 @@ func TestP10_StopsShareOneEnd(t *testing.T) {
 	}
 }
 
+// Keeps out N15.
 func TestP13_ScopesOfMaxRestarts(t *testing.T) {
 	t.Parallel()
 	for scope, want := range map[string]int{"since_healthy": 7, scopeLifetime: 4, scopeConsecutive: 7} {

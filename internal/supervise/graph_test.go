@@ -146,6 +146,7 @@ func TestGraphRandom(t *testing.T) {
 	})
 }
 
+// Keeps out S10.
 func TestEval(t *testing.T) {
 	t.Parallel()
 	ok := &Exit{Generation: 1, Cause: "exit"}

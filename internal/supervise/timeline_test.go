@@ -184,6 +184,7 @@ func shogo() Spec {
 	return sp
 }
 
+// Keeps out S15.
 func TestTimelineShogo(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -324,6 +325,7 @@ func donkeylabs() Spec {
 	return sp
 }
 
+// Keeps out Q10.
 func TestTimelineDonkeylabs(t *testing.T) {
 	t.Parallel()
 	t.Run("dead on the tenth failure", func(t *testing.T) {

@@ -22,6 +22,7 @@ func beating() Spec {
 
 func (l *line) beats(at time.Duration) { l.beat = zero.Add(at) }
 
+// Keeps out K5.
 func TestQ5_AHungWorkerIsEndedAndRestarted(t *testing.T) {
 	t.Parallel()
 	l := running(t, beating())

@@ -88,6 +88,7 @@ func TestShutdownDeadlineKillsAll(t *testing.T) {
 	}
 }
 
+// Keeps out P16.
 func TestSecondShutdownHurries(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
