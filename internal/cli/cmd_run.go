@@ -2,7 +2,9 @@ package cli
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -19,7 +21,8 @@ func (a *app) cmdRun() *cobra.Command {
 Runs CMD under supervision in the foreground: its output stands as it is
 written, standard error on standard error, and what happens to it is told on
 standard error (not with -q). By default it is started again after a failure;
-when it ends for good, run ends with its exit code (128+n after signal n).
+when it ends for good, run ends with its exit code (128+n after signal n). A
+CMD that is not there is an error at once, with exit code 2.
 Ctrl-C stops it, a second Ctrl-C kills it.
 
 Nothing is left behind: its state directory is a temporary one, unless
@@ -41,6 +44,10 @@ perdure run --name web --state-dir .perdure -- npm start`,
 }
 
 func (a *app) runCommand(cmd *cobra.Command, def api.Definition) (err error) {
+	// Else a slip of the pen would be tried again and again, as a crash is.
+	if _, err := exec.LookPath(def.Command[0]); err != nil {
+		return usagef("cannot run %q: %s", def.Command[0], whyNotFound(err))
+	}
 	if def.Name == "" {
 		def.Name = nameFor(def.Command[0])
 	}
@@ -64,6 +71,21 @@ func (a *app) runCommand(cmd *cobra.Command, def api.Definition) (err error) {
 	}
 	o.Files, o.Ephemeral = nil, []api.Definition{def}
 	return a.runForeground(cmd.Context(), o, newFeed(a.passThrough()), !a.flags.quiet)
+}
+
+func whyNotFound(err error) string {
+	var of *exec.Error
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return "not found in PATH"
+	case errors.As(err, &of):
+		err = of.Err
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return err.Error()
 }
 
 // removeState removes a temporary state directory, unless a supervisor still
@@ -90,7 +112,7 @@ func (a *app) passThrough() (put func(item), flush func() error) {
 			return
 		}
 		if it.event != nil {
-			it = item{note: "perdure: " + it.event.Name + " " + render.Sentence(*it.event)}
+			it = item{note: "perdure: " + strings.TrimLeft(it.event.Name+" "+render.Sentence(*it.event), " ")}
 		}
 		putLines(stderr, it)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -79,7 +80,7 @@ func TestUpShowsOutputAndEvents(t *testing.T) {
 func TestCtrlCStopsTheSecondOneKills(t *testing.T) {
 	t.Parallel()
 	for _, presses := range []int{1, 2} {
-		for _, command := range []string{"up", "server", "run -- x"} {
+		for _, command := range []string{"up", "server", "run -- sh"} {
 			b := newBench()
 			s := serveWith(b)
 			b.signals <- os.Interrupt
@@ -149,6 +150,19 @@ func TestRunPassesThrough(t *testing.T) {
 	}
 	if _, err := os.Stat(s.options.StateDir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the temporary state directory %s is left: %v", s.options.StateDir, err)
+	}
+}
+
+func TestRunOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for program, why := range map[string]string{"no-such-tool": "not found in PATH", "./no/such": "no such file", plain: "permission denied"} {
+		if code, _, stderr := newBench().run(t, "run", "--", program); code != 2 || !strings.Contains(stderr, "cannot run ") || !strings.Contains(stderr, why) {
+			t.Errorf("%s: exit code %d, stderr %q", program, code, stderr)
+		}
 	}
 }
 
