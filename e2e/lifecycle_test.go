@@ -134,7 +134,9 @@ processes:
 `)
 	r.ok("up", "-d")
 	r.wait("short", "completed")
-	eventually(t, "its last words", func() bool { return r.ok("logs", "short", "-n", "-1", "--stream", "stdout") == "first words\nlast words\n" })
+	eventually(t, "its last words", func() bool {
+		return r.ok("logs", "short", "-n", "-1", "--stream", "stdout") == "first words\nlast words\n"
+	})
 }
 
 // TestExitCodes provokes each row of docs/reference/exit-codes.md.

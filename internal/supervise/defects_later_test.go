@@ -104,6 +104,9 @@ func TestS15_LeftoversOfACleanExit(t *testing.T) {
 	l.is(api.StateStopping, api.ReasonLeftovers)
 	l.feed(Input{Kind: Gone, Generation: 1})
 	l.is(api.StateExited, "")
+	if e, told := l.last["process.stopped"]; !told || e.Data["reason"] != string(api.ReasonLeftovers) {
+		t.Errorf("nobody is told that the leftovers are gone: %v", l.told)
+	}
 
 	sp.ReapAlways = false
 	l = running(t, sp)

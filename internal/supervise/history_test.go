@@ -32,6 +32,8 @@ func (w *world) check(before *State, in *Input, r *Result, wasFresh bool) error 
 	case w.blind && !wasFresh:
 	case (in.Kind != Exited && in.Kind != Adopted || !wasFresh) && exits != 0:
 		return fmt.Errorf("an end was told that did not happen")
+	case before.State != r.State.State && before.State != "" && len(r.Events) == 0:
+		return fmt.Errorf("%s became %s, and nothing was told", before.State, r.State.State)
 	case in.Kind == Exited && wasFresh && r.Events[0].Type != "process.exited":
 		return fmt.Errorf("%s was told before process.exited", r.Events[0].Type)
 	case !w.blind && !wasFresh && (len(r.Events) > 0 || len(r.Effects) > 0):

@@ -123,7 +123,9 @@ func (m *machine) resetCounters() {
 
 func (m *machine) resetToIdle() {
 	m.s.Desired = api.DesiredStopped
-	m.closeBreaker()
+	if m.closeBreaker(); !m.breakerOpen() && m.s.State != api.StateIdle {
+		m.tell("process.reset", nil)
+	}
 	m.resetCounters()
 	m.disarmAll()
 	m.s.Automatic, m.s.Again, m.s.LastError = false, false, ""

@@ -211,6 +211,9 @@ func (m *machine) notRestarted() {
 	case e.Cause == causeSpawnError:
 		code = e.Code
 		m.fail(api.ReasonSpawnError, "could not be spawned ("+m.s.LastError+"); correct it and start it again")
+		if m.in.Kind != SpawnFailed { // else it is told already
+			m.tell("process.error", map[string]any{"error": m.s.Detail})
+		}
 	case e.Failure:
 		if !e.Unknown {
 			code = e.Code
@@ -221,6 +224,9 @@ func (m *machine) notRestarted() {
 		code = e.Code
 		m.disarmAll()
 		m.s.Automatic = false
+		if m.s.State == api.StateStopping { // else process.exited, in this same step, tells it
+			m.tell("process.stopped", map[string]any{"reason": string(api.ReasonLeftovers)})
+		}
 		m.set(api.StateExited, api.ReasonNone, describe(e)+" and is not restarted, as its definition says")
 	}
 	if m.sp.ExitOnNoRestart {

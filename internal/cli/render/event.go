@@ -101,6 +101,7 @@ func plainSentence(e api.Event, d *eventData) string {
 		"process.health_ok":         "is healthy",
 		"process.unhealthy":         "is unhealthy",
 		"process.breaker_reset":     "breaker closed",
+		"process.reset":             "set back to idle",
 		"process.dependency_failed": "is not started: something that it depends on has failed",
 		"process.error":             "error",
 		"process.registered":        "registered",
