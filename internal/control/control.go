@@ -61,8 +61,10 @@ type Info struct {
 	StartedAt time.Time `json:"started_at"`
 	// Journal is the random name of the journal, which a reader keeps with its place.
 	Journal string `json:"journal"`
-	// LastSeq is the sequence number of the last journal entry.
+	// LastSeq is the sequence number of the last journal entry, OpenSeq what it
+	// was when this supervisor opened the journal: what is above is its own word.
 	LastSeq uint64 `json:"last_seq"`
+	OpenSeq uint64 `json:"open_seq"`
 	// Notes are what doctor should know, such as "cgroup v2 is not writable: …".
 	Notes []string `json:"notes,omitempty"`
 	// Failed says why the supervisor has not become another program when it was
@@ -76,11 +78,9 @@ type ApplyRequest struct {
 	// Full says that processes which are not in Definitions (and came from a
 	// file before) are stopped and removed.
 	Full bool `json:"full"`
-	// Boot says that this is `perdure up` on a supervisor that runs nothing
-	// yet: processes with autostart get the wish to run, but for those that
-	// were stopped by hand and are "unless-stopped". It means nothing to processes
-	// whose supervisor has died in this boot of the machine: they go on as they
-	// were.
+	// Boot says that this is `perdure up` and no reload: what has ended, is wished
+	// to run and now has a new definition is begun. What this boot of Perdure has
+	// not begun yet is begun by any Apply; see type Boot.
 	Boot bool `json:"boot"`
 	// Hold says that no live process is restarted for a change: its next
 	// generation has it.
@@ -130,8 +130,24 @@ type Record struct {
 	CreatedAt  time.Time       `json:"created_at"`
 	State      supervise.State `json:"state"`
 	// BootID is the boot whose clock the state's instants are read from.
-	BootID   string         `json:"boot_id,omitempty"`
+	BootID string `json:"boot_id,omitempty"`
+	// Boot is the number of the boot of Perdure that has begun the process last.
+	Boot     uint64         `json:"boot,omitempty"`
 	Identity *proc.Identity `json:"identity,omitempty"` // of the live generation
+}
+
+// Boot is one boot of Perdure: from the Apply that begins it to the proven end of
+// everything. The death of a supervisor or a server is no end of it. It begins
+// each process once: those with autostart get the wish to run, but for those
+// that were stopped by hand and are "unless-stopped", and those that came over
+// the API get it back if they had it.
+type Boot struct {
+	// Number counts the boots of a state directory, from 1.
+	Number uint64 `json:"number"`
+	// BootID is the boot of the machine, with which this one ends as well.
+	BootID string `json:"boot_id"`
+	// Over says that everything has been ended.
+	Over bool `json:"over,omitempty"`
 }
 
 // Frame is a journal entry on its way to a reader: its payload is what the
@@ -176,6 +192,8 @@ type Entry struct {
 	Events  []Event `json:"events,omitempty"`
 	// Exit, when set, asks that Perdure end with this exit code.
 	Exit *int `json:"exit,omitempty"`
+	// Boot is set in the entries that begin or end a boot of Perdure.
+	Boot *Boot `json:"boot,omitempty"`
 }
 
 // Event is an event before it has a place in the log.

@@ -32,6 +32,13 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 	if e.Exit != nil {
 		o.Set(strconv.AppendInt(o.Key("exit"), int64(*e.Exit), 10))
 	}
+	if e.Boot != nil {
+		b, err := json.Marshal(e.Boot)
+		if err != nil {
+			return nil, err
+		}
+		o.Raw("boot", b)
+	}
 	if e.Record != nil {
 		b, err := e.Record.appendJSON(o.Key("record"))
 		if err != nil {
@@ -67,6 +74,7 @@ func (r *Record) appendJSON(b []byte) ([]byte, error) {
 	o.Time("created_at", r.CreatedAt)
 	o.Set(r.State.AppendJSON(o.Key("state")))
 	o.Text("boot_id", r.BootID)
+	o.Uint("boot", r.Boot)
 	if i := r.Identity; i != nil {
 		one := appendjson.Begin(o.Key("identity"))
 		one.Text("boot_id", i.BootID)

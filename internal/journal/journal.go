@@ -92,8 +92,6 @@ type Report struct {
 	// Jumped says that the numbering jumped by SeqJump because entries may
 	// have been lost at the end.
 	Jumped bool
-	// Clean says that the journal was closed in order (Close).
-	Clean bool
 }
 
 // Repair is one damage that Open met.

@@ -28,7 +28,6 @@ func (j *Journal) recover() (Report, error) {
 		rep.Repairs = append(rep.Repairs, s.repairs...)
 	}
 	last := scans[len(scans)-1]
-	rep.Clean = last.clean
 	j.seq = max(j.newest().base-1, last.lastSeq)
 	j.newest().size = last.end
 	if err := j.openNewest(last); err != nil {

@@ -16,6 +16,7 @@ type attachment struct {
 	sup     control.Supervisor // nil while it is away
 	info    control.Info       // of the last one
 	since   time.Time          // when sup was attached
+	begun   uint64             // the last entry of the journal before the first supervisor that was attached
 	away    string             // why there is none, for people
 	rare    bool               // the breaker is open: it will be away for long
 	changed chan struct{}      // closed at the next change
@@ -45,9 +46,20 @@ func (a *attachment) told() (info control.Info, away string, since time.Time) {
 	return a.info, a.away, a.since
 }
 
+// met is the last entry of the journal that is older than all supervisors that
+// this server has met.
+func (a *attachment) met() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.begun
+}
+
 func (a *attachment) set(sup control.Supervisor, info control.Info) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if info.Journal != a.info.Journal {
+		a.begun = info.OpenSeq
+	}
 	a.sup, a.info, a.since = sup, info, time.Now()
 	a.away, a.rare = "", false
 	a.touch()

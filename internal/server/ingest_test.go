@@ -238,3 +238,36 @@ func TestOneBatch(t *testing.T) {
 		end(t, s)
 	})
 }
+
+// What a process has asked for is heard by the server that is there, whichever
+// supervisor wrote it down; a server that begins after the end of that supervisor
+// does not end for it.
+func TestWishOfAnEarlierSupervisor(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+		wish := func(code int) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.write("supervisor", control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit"}}})
+		}
+		wish(9)
+		f.openSeq = f.last()
+		s := serve(t, f, m)
+		pass(time.Second)
+		if code, asked := s.ExitCode(); asked {
+			t.Errorf("it ends with %d, for what an earlier supervisor was asked", code)
+		}
+		wish(7)
+		f.openSeq = f.last()
+		info, err := f.Info(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.att.set(f, info) // the next supervisor
+		pass(time.Second)
+		if code, asked := s.ExitCode(); !asked || code != 7 {
+			t.Errorf("asked %v, with %d: the wish of the supervisor before is lost", asked, code)
+		}
+		end(t, s)
+	})
+}

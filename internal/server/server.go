@@ -141,7 +141,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	resumes, err := s.resumes(ctx)
 	if err == nil && !resumes {
-		_, err = s.apply(ctx, s.config, fresh)
+		_, err = s.apply(ctx, s.config, true)
 	}
 	if err != nil {
 		return nil, err

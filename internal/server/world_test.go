@@ -30,6 +30,7 @@ type fakeSupervisor struct {
 	recs    map[string]control.Record
 	listing func() // runs in List after the list was taken
 	lastSeq uint64 // of Info, when above that of the entries
+	openSeq uint64 // of Info
 	onCmd   func(control.Command) (control.Record, error)
 }
 
@@ -79,7 +80,7 @@ func (f *fakeSupervisor) last() uint64 { return max(uint64(len(f.frames)), f.las
 func (f *fakeSupervisor) Info(context.Context) (control.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return control.Info{Version: control.Version, Journal: f.journal, LastSeq: f.last()}, nil
+	return control.Info{Version: control.Version, Journal: f.journal, LastSeq: f.last(), OpenSeq: f.openSeq}, nil
 }
 
 func (f *fakeSupervisor) Apply(context.Context, control.ApplyRequest) (control.ApplyResult, error) {

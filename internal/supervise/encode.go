@@ -26,6 +26,9 @@ func (s *State) AppendJSON(b []byte) []byte {
 	o.Bool("automatic", s.Automatic)
 	o.Bool("barrier", s.Barrier)
 	o.Bool("removed", s.Removed)
+	if s.Leave != nil {
+		o.Set(strconv.AppendInt(o.Key("leave"), int64(*s.Leave), 10))
+	}
 	o.Text("deps", string(s.Deps))
 	o.Text("deps_detail", s.DepsDetail)
 	o.Bool("ready", s.Ready)

@@ -103,6 +103,14 @@ func TestKnownFaultsAreCaught(t *testing.T) {
 				m.adopted()
 			}
 		}),
+		"the wish to leave dies with the supervisor": instead(ruleAdopted, func(m *machine) {
+			m.s.Leave = nil
+			m.adopted()
+		}),
+		"the wish to leave outlives the end that it asked for": instead(ruleAdopted, func(m *machine) {
+			m.in.Over = false
+			m.adopted()
+		}),
 		"the window is written in place": instead(ruleExited, func(m *machine) {
 			for i := range m.s.Window {
 				m.s.Window[i] = m.now

@@ -48,6 +48,9 @@ func (w *world) check(before *State, in *Input, r *Result, wasFresh bool) error 
 	if (in.Kind == Start || in.Kind == Restart) && r.Refused == "" && s.Desired != api.DesiredRunning {
 		return fmt.Errorf("a start was not taken")
 	}
+	if err := w.checkWish(before, in, r); err != nil {
+		return err
+	}
 	if in.Kind == Shutdown && !s.Barrier {
 		return fmt.Errorf("a shutdown was not taken")
 	}
@@ -70,6 +73,25 @@ func (w *world) check(before *State, in *Input, r *Result, wasFresh bool) error 
 	}
 	if w.ways != nil && stateOf(*before) != s.State {
 		w.ways[[2]api.State{stateOf(*before), s.State}] = true
+	}
+	return nil
+}
+
+// checkWish holds that a wish to leave is asked for again by whoever adopts, until
+// it has come true, and no longer.
+func (w *world) checkWish(before *State, in *Input, r *Result) error {
+	if in.Kind != Adopted {
+		return nil
+	}
+	does := func(what Do) bool { return slices.ContainsFunc(r.Effects, func(e Effect) bool { return e.Do == what }) }
+	rest := slices.Contains([]api.State{api.StateIdle, api.StateStopped, api.StateExited, api.StateFailed, api.StateDependencyFailed}, stateOf(*before))
+	switch {
+	case in.Over && does(DoExit) && rest:
+		return fmt.Errorf("it asks once more for an end that has come")
+	case in.Over:
+		w.wish = nil
+	case w.wish != nil && !does(DoExit) && !does(DoSpawn):
+		return fmt.Errorf("the wish to leave is lost")
 	}
 	return nil
 }

@@ -78,7 +78,9 @@ type Input struct {
 	// Leftovers is for Adopted: the leader is gone (PID is 0), but something of
 	// the generation still lives; Gone will follow. NewBoot says that the
 	// machine has booted since, so that recorded instants mean nothing any more.
-	Leftovers, NewBoot bool
+	// Over says that everything has been ended since, or the machine has booted: a
+	// wish to leave has come true.
+	Leftovers, NewBoot, Over bool
 	// Exit is for Exited: Code, Signal, Unknown and CoreDumped are set. Gone
 	// says that the whole group is proven gone as well.
 	Exit Exit

@@ -10,6 +10,9 @@ func (m *machine) adopted() {
 		m.forgetClock()
 	}
 	s.Barrier = s.Removed
+	if m.in.Over {
+		s.Leave = nil
+	}
 	switch {
 	case s.SpawnPending:
 		m.adoptSpawn()
@@ -123,6 +126,10 @@ func (m *machine) adoptDead() {
 	case api.StateStarting, api.StateRunning, api.StateStopping, api.StateOrphaned:
 		// A record that says it lives, of which nothing lives and no end is known.
 		m.finish()
+	default:
+		if m.s.Leave != nil {
+			m.exit(*m.s.Leave)
+		}
 	}
 }
 

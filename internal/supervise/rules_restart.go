@@ -242,7 +242,10 @@ func failReason(e *Exit) api.Reason {
 	return api.ReasonExit
 }
 
+// exit asks that Perdure end. The wish is part of the state: whoever asks may be
+// dead before anybody has heard it.
 func (m *machine) exit(code int) {
+	m.s.Leave = &code
 	m.effects = append(m.effects, Effect{Do: DoExit, Generation: m.s.Generation, Code: code})
 }
 

@@ -86,6 +86,11 @@ type State struct {
 	// Removed says that the barrier is there for good.
 	Removed bool `json:"removed,omitempty"`
 
+	// Leave is the exit code with which the end of the last generation has asked
+	// that Perdure end. It stands until the next generation, or until Adopted says
+	// that it has come true, and is asked for again by each Adopted before.
+	Leave *int `json:"leave,omitempty"`
+
 	// Deps is the last word on the dependencies.
 	Deps       DepStatus `json:"deps,omitempty"`
 	DepsDetail string    `json:"deps_detail,omitempty"`

@@ -135,7 +135,7 @@ func (m *machine) launch() {
 	}
 	s.Generation++
 	s.PID, s.Alive, s.SpawnPending = 0, false, true
-	s.StopCause, s.KillAsked, s.Killed, s.KillTries = "", false, false, 0
+	s.StopCause, s.KillAsked, s.Killed, s.KillTries, s.Leave = "", false, false, 0, nil
 	s.StartedAt, s.ReadyAt, s.HealthyAt, s.WasStable = 0, 0, 0, false
 	s.Worker = Worker{}
 	m.clearProbes()

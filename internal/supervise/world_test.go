@@ -39,6 +39,7 @@ type world struct {
 	timers map[TimerID]Effect
 	stale  []Effect // disarmed and replaced ones, that may still fire
 	killed bool     // Kill was asked for in the current stop
+	wish   *int     // to leave, and not heard yet: a crash may have come before
 	step   int
 	last   Input
 	ways   map[[2]api.State]bool
@@ -185,7 +186,9 @@ func (w *world) order(before *State, in *Input, e Effect) error {
 				return fmt.Errorf("generation %d was spawned while %d lives", e.Generation, o.gen)
 			}
 		}
-		w.killed = false
+		w.killed, w.wish = false, nil
+	case DoExit:
+		w.wish = &e.Code
 	case DoSignal, DoKill:
 		if b == nil {
 			return fmt.Errorf("generation %d was signalled, which never lived", e.Generation)
@@ -280,6 +283,8 @@ func (w *world) crash() error {
 	}
 	b := w.bodies[w.s.Generation]
 	in := Input{Kind: Adopted, Exit: Exit{Unknown: true}}
+	// Everything has been ended meanwhile, which nothing can have outlived.
+	in.Over = (b == nil || b.released || !b.pending && !b.leader && !b.leftovers) && w.step%4 == 0
 	if b != nil && !b.released {
 		if b.pending {
 			b.pending = false

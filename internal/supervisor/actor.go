@@ -56,7 +56,7 @@ type actor struct {
 	stops  []func() // ends the asking of probes
 	gone   error    // why it takes no more: removed, or the supervisor is closed
 	again  retries
-	past   past // what resume needs; see revive
+	past   past // what resume and begin need; see revive
 }
 
 // retries are what failed and is tried again, and the timers of that.
@@ -336,7 +336,7 @@ func (a *actor) events(in []supervise.Event) []control.Event {
 // record is the process as it is now.
 func (a *actor) record(whole bool) control.Record {
 	r := control.Record{Seq: a.seq, ID: a.who.id, Name: a.who.name, Source: a.who.source, CreatedAt: a.who.created,
-		State: a.state, BootID: a.sup.bootID, Identity: a.ident}
+		State: a.state, BootID: a.sup.bootID, Boot: a.past.boot, Identity: a.ident}
 	if whole {
 		r.Definition = a.def
 	}

@@ -39,7 +39,7 @@ func TestPersistBeforeAct(t *testing.T) {
 		do(t, s, "stop", "web")
 		synctest.Wait()
 		want := []string{
-			"append web registered", "append web starting", "open web", "start web", "append web started,ready",
+			"append web registered", "append boot ", "append web starting", "open web", "start web", "append web started,ready",
 			"append web restarting,stopping", "signal web SIGTERM", "drain web", "append web exited,starting", "start web",
 			"append web started,ready", "append web stopping", "signal web SIGTERM", "drain web", "append web exited,stopped",
 		}
@@ -64,7 +64,7 @@ func TestSpawnedBeforeExited(t *testing.T) {
 			t.Errorf("state %+v, exit %+v", got, got.Exit)
 		}
 		told := w.story("drain", "open")
-		want := []string{"append web registered", "append web starting", "start web", "append web started,ready", "append web exited,error"}
+		want := []string{"append web registered", "append boot ", "append web starting", "start web", "append web started,ready", "append web exited,error"}
 		if d := cmp.Diff(want, told); d != "" {
 			t.Errorf("(-want +got)\n%s", d)
 		}

@@ -25,6 +25,9 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 	if err := s.awaitRemovals(ctx, req.Definitions); err != nil {
 		return res, err
 	}
+	// What has begun is carried out, even if the server dies that has asked for it:
+	// the one that comes after it gives no definitions.
+	ctx = context.WithoutCancel(ctx)
 	given := make(map[string]bool, len(req.Definitions))
 	for i := range req.Definitions {
 		given[req.Definitions[i].Name] = true
@@ -39,7 +42,6 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 			return res, err
 		}
 	}
-	var begin []*actor
 	for i := range under {
 		a, what, err := under[i].wait(ctx)
 		if err != nil {
@@ -48,28 +50,31 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 		switch what {
 		case added:
 			res.Added = append(res.Added, a.who.name)
-			begin = append(begin, a)
 		case changed:
 			res.Changed = append(res.Changed, a.who.name)
 		default:
 			res.Unchanged = append(res.Unchanged, a.who.name)
-		}
-		if req.Boot && what != added {
-			begin = append(begin, a)
 		}
 	}
 	if req.Full {
 		res.Removed = s.removeOthers(given, req.Source)
 	}
 	s.tree.refresh()
-	for _, a := range begin {
-		a.post(message{do: (*actor).autostart})
-	}
-	if req.Boot {
-		s.wakeOthers(given)
-	}
+	s.beginBoot()
+	s.beginAll(func(a *actor) bool { return req.Full || given[a.who.name] })
 	s.trimSoon()
 	return res, nil
+}
+
+// beginAll has those processes begun that this boot has not begun yet.
+func (s *Supervisor) beginAll(which func(a *actor) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.actors {
+		if which(a) {
+			a.post(message{do: (*actor).begin})
+		}
+	}
 }
 
 // trimAfter is the quiet time after an Apply until its garbage is given back.
@@ -172,7 +177,9 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 			return nil
 		}
 		what = changed
-		a.past.cutOff = false // it goes on as something else
+		if req.Boot && a.state.Desired == api.DesiredRunning && atRest(a.state.State) {
+			a.past.boot = 0 // it is begun as something else
+		}
 		if err := a.define(def, &spec, "process.redefined"); err != nil {
 			return err
 		}
@@ -222,53 +229,13 @@ func (s *Supervisor) removeOthers(given map[string]bool, source string) []string
 	return names
 }
 
-// wakeOthers starts, at a boot, those that came over the API before and are
-// wished to run.
-func (s *Supervisor) wakeOthers(given map[string]bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, a := range s.actors {
-		if !given[name] {
-			a.post(message{do: func(a *actor) error {
-				if a.state.Desired != api.DesiredRunning || a.goesOn() {
-					return nil
-				}
-				return a.step(supervise.Input{Kind: supervise.Start, Force: true})
-			}})
-		}
+// atRest says that nothing is under way of a process in this state.
+func atRest(s api.State) bool {
+	switch s {
+	case api.StateIdle, api.StateStopped, api.StateExited, api.StateFailed, api.StateDependencyFailed:
+		return true
 	}
-}
-
-// autostart starts the process if its definition says so. One that was stopped
-// by hand stays stopped if it is "unless-stopped".
-func (a *actor) autostart() error {
-	if a.def.Autostart != nil && !*a.def.Autostart || a.goesOn() {
-		return nil
-	}
-	byHand := a.state.Desired == api.DesiredStopped && a.state.State == api.StateStopped
-	if byHand && a.def.Restart == api.RestartUnlessStopped {
-		return nil
-	}
-	return a.start(supervise.Input{Kind: supervise.Start, Force: true})
-}
-
-// goesOn says that a boot means nothing to the process, because it is none: the
-// supervisor before was cut off, and the process goes on as it was, be it alive,
-// waiting for its next start, or at rest for good. What is done is not done twice
-// for a crash of ours. Only a shutdown that was cut off is a reason to begin anew.
-func (a *actor) goesOn() bool {
-	if !a.past.cutOff {
-		return false
-	}
-	switch a.state.State {
-	case api.StateIdle:
-		return false
-	case api.StateStopped:
-		return a.state.Reason != api.ReasonShutdown
-	case api.StateStopping:
-		return a.state.StopCause != api.ReasonShutdown
-	}
-	return true
+	return false
 }
 
 // start carries out a start or restart that somebody asked for. What waits for

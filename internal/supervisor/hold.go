@@ -137,12 +137,15 @@ func byName(all []control.Held) map[string]control.Held {
 	return out
 }
 
-// past is what a revived process was, as the journal and who has held it tell.
+// past is what a process was, as the journal and who has held it tell.
 type past struct {
 	// otherBoot says that the journaled state is of another boot of the machine.
 	otherBoot bool
-	// cutOff says that the supervisor before has died in this boot of the machine.
-	cutOff bool
+	// boot is the number of the boot of Perdure that has begun the process last: what
+	// a later one finds, it begins anew. 0 is none.
+	boot uint64
+	// over says that everything has been ended since.
+	over bool
 	// held is what somebody has held of the recorded generation. Its descriptors
 	// are the actor's until they are taken over.
 	held *control.Held

@@ -133,11 +133,10 @@ func (a asked) stop() {
 func serve(e *estate, build string, asked asked, logger *slog.Logger) (path string, p *parcel, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	var s *Supervisor
-	exit := func(int) {
-		go func() { _ = s.Shutdown(ctx, shutdownDefault) }()
-	}
-	if s, err = Open(ctx, Options{Dir: e.dir, Build: build, Logger: logger, Inherited: e.inherited, OnExit: exit, estate: e}); err != nil {
+	leave := make(chan struct{}, 1) // OnExit is called at most once
+	s, err := Open(ctx, Options{Dir: e.dir, Build: build, Logger: logger, Inherited: e.inherited,
+		OnExit: func(int) { leave <- struct{}{} }, estate: e})
+	if err != nil {
 		return "", nil, err
 	}
 	if err := e.listen(); err != nil {
@@ -159,6 +158,8 @@ func serve(e *estate, build string, asked asked, logger *slog.Logger) (path stri
 		case sig := <-asked.end:
 			// As when a process asks for it, so that the server ends as well.
 			wg.Go(func() { s.exit(0, sig.String()) })
+		case <-leave:
+			wg.Go(func() { _ = s.Shutdown(ctx, shutdownDefault) })
 		case <-asked.upgrade:
 			wg.Go(func() { s.upgradeInPlace(ctx) })
 		case path := <-e.next:

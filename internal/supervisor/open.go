@@ -81,12 +81,12 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	closers = append(closers, func() error { p.Close(); return nil })
 
 	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, ownedLog{j, held}, p)
-	s.closers, s.notes, s.journalID, s.runDir = closers, h.Notes(), id, run
+	s.closers, s.notes, s.origin, s.runDir = closers, h.Notes(), origin{journal: id, seq: report.LastSeq}, run
 	if s.bootID, err = proc.BootID(); err != nil {
 		return nil, err
 	}
 	h.Relayed(o.Inherited.Reaps)
-	if err := s.recover(ctx, j, handed, report.Clean); err != nil {
+	if err := s.recover(ctx, j, handed); err != nil {
 		return nil, err
 	}
 	h.Adopted()
@@ -98,6 +98,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		data["journal_repairs"] = report.Repairs
 	}
 	o.estate.told(s, data)
+	s.recovered()
 	return s, nil
 }
 

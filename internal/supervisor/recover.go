@@ -25,17 +25,21 @@ type latest interface {
 
 // recover rebuilds the actors from the journal and adopts what still lives.
 // What cannot be read is told and left alone; nothing is signalled on a guess.
-// What is used of held, by name, is taken out of it. Clean says that the journal
-// was closed in order.
-func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held, clean bool) error {
+// What is used of held, by name, is taken out of it.
+func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held) error {
 	defs := map[string]control.Entry{}
 	procs := map[string]control.Entry{}
+	var boot *control.Boot
 	for f, err := range j.LatestErr() {
 		if err != nil {
 			s.o.Logger.Error("Cannot read a journal entry; it is left alone", "error", err)
 			continue
 		}
 		key := f.Key
+		if key == bootKey {
+			boot = s.readBoot(f)
+			continue
+		}
 		kind, name, ok := strings.Cut(key, "/")
 		if !ok {
 			continue
@@ -62,7 +66,7 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 		delete(procs, name)
 		all = append(all, *e.Record.Definition)
 	}
-	s.markCutOff(clean)
+	due := s.goOn(boot)
 	for name, e := range procs {
 		s.buryHalf(name, e)
 	}
@@ -71,23 +75,19 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 		return err
 	}
 	s.tree.refresh()
+	for _, a := range due {
+		a.post(message{do: (*actor).begin})
+	}
 	return nil
 }
 
-// markCutOff tells all processes whether the supervisor before was cut off: it
-// has not closed its journal, or has left something under way.
-func (s *Supervisor) markCutOff(clean bool) {
-	cutOff := !clean
-	for _, a := range s.actors {
-		switch a.state.State {
-		case api.StateIdle, api.StateStopped, api.StateExited, api.StateFailed, api.StateDependencyFailed:
-		default:
-			cutOff = true
-		}
+// readBoot reads an entry of bootKey; nil if that cannot be done.
+func (s *Supervisor) readBoot(f journal.Frame) *control.Boot {
+	e, err := decode(f)
+	if err != nil {
+		s.o.Logger.Error("Cannot read a journal entry; it is left alone", "key", f.Key, "error", err)
 	}
-	for _, a := range s.actors {
-		a.past.cutOff = cutOff && !a.past.otherBoot
-	}
+	return e.Boot
 }
 
 // buryHalf goes on with a removal that was cut off between the definition and
@@ -151,6 +151,10 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 		rec = last.Record
 		a.state, a.seq, a.ident = rec.State, max(def.Seq, last.Seq), rec.Identity
 	}
+	a.past.boot = rec.Boot
+	if def.Seq > last.Seq {
+		a.past.boot = def.Record.Boot // it may have been begun anew as what it is now
+	}
 	a.past.otherBoot = rec.BootID != s.bootID
 	return a
 }
@@ -158,7 +162,7 @@ func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 // resume brings a revived process back: a live generation is adopted, one that
 // ended meanwhile is decided upon once, and timers run on.
 func (a *actor) resume() error {
-	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.past.otherBoot}
+	in := supervise.Input{Kind: supervise.Adopted, Generation: a.state.Generation, NewBoot: a.past.otherBoot, Over: a.past.over}
 	defer func() {
 		if a.again.open == nil {
 			a.letGo()

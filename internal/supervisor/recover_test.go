@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 )
@@ -281,65 +279,4 @@ func TestRecoverAfterAShutdownThatWasCutOff(t *testing.T) {
 		}
 		closed(t, s)
 	})
-}
-
-// A supervisor that was killed, and the server with it, is no boot: what is done
-// is not done again, what waits goes on to wait, and what was stopped stays so.
-// After an orderly end an up starts everything.
-func TestRecoverIsNoBoot(t *testing.T) {
-	t.Parallel()
-	hour := api.Duration(time.Hour)
-	defs := func() []api.Definition {
-		return []api.Definition{def("db"), def("done", func(d *api.Definition) { d.Restart = api.RestartOnFailure }),
-			def("bad", func(d *api.Definition) { d.Restart = api.RestartNever }), def("off"),
-			def("sick", func(d *api.Definition) { d.Backoff.Initial, d.Backoff.Max = &hour, hour })}
-	}
-	for name, c := range map[string]struct {
-		orderly bool
-		change  func([]api.Definition)
-		starts  map[string]int
-	}{
-		"killed":           {false, nil, map[string]int{"db": 1, "done": 1, "bad": 1, "off": 1, "sick": 1}},
-		"killed, changed":  {false, func(d []api.Definition) { d[2].Command = api.Command{"/bin/better"} }, map[string]int{"db": 1, "done": 1, "bad": 2, "off": 1, "sick": 1}},
-		"ended in order":   {true, nil, map[string]int{"db": 2, "done": 2, "bad": 2, "off": 2, "sick": 2}},
-		"shutdown cut off": {false, nil, map[string]int{"db": 2, "done": 1, "bad": 1, "off": 1, "sick": 2}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			inWorld(t, func(t *testing.T, w *world) {
-				s := w.open()
-				apply(t, s, defs()...)
-				synctest.Wait()
-				w.process("done").end(0, "")
-				w.process("bad").end(1, "")
-				w.process("sick").end(1, "")
-				do(t, s, "stop", "off")
-				synctest.Wait()
-				if c.orderly || name == "shutdown cut off" {
-					if err := s.Shutdown(context.Background(), time.Minute); err != nil {
-						t.Fatal(err)
-					}
-				}
-				w.clean = c.orderly
-				crash(t, w, s)
-				s = w.open()
-				next := defs()
-				if c.change != nil {
-					c.change(next)
-				}
-				if _, err := s.Apply(context.Background(), control.ApplyRequest{Definitions: fill(next...), Full: true, Boot: true, Source: "file"}); err != nil {
-					t.Fatal(err)
-				}
-				synctest.Wait()
-				got := map[string]int{}
-				for name := range c.starts {
-					got[name] = w.count("start " + name)
-				}
-				if diff := cmp.Diff(c.starts, got); diff != "" {
-					t.Errorf("starts (-want +got):\n%s", diff)
-				}
-				closed(t, s)
-			})
-		})
-	}
 }

@@ -30,7 +30,10 @@ func (s *Supervisor) begin(timeout time.Duration) {
 	s.end.once.Do(func() {
 		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
 		s.finishChanges()
-		s.tree.shutdown(func() { close(s.end.done) })
+		s.tree.shutdown(func() {
+			s.sayOver()
+			close(s.end.done)
+		})
 	})
 }
 

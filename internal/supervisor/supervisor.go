@@ -41,7 +41,9 @@ type Options struct {
 	// Inherited is what the server that starts this supervisor has held of the
 	// processes since the one before.
 	Inherited control.HandedOver
-	// OnExit is called at most once when a process asks that Perdure end.
+	// OnExit is called at most once, when a process asks that Perdure end, or has
+	// asked an earlier supervisor that has not done it. Then it is called before
+	// Open returns, with everything adopted. It must not wait for the end.
 	// Default: the supervisor shuts itself down.
 	OnExit func(code int)
 	// estate is what a supervisor of its own process outlives itself by; nil when
@@ -51,18 +53,18 @@ type Options struct {
 
 // Supervisor keeps a set of processes alive. It is safe for concurrent use.
 type Supervisor struct {
-	o         Options
-	host      host
-	out       outputs
-	log       log
-	probes    prober
-	tree      *tree
-	started   time.Time
-	notes     []string
-	journalID string
-	runDir    string
-	bootID    string
-	closers   []func() error // in the order of opening
+	o       Options
+	host    host
+	out     outputs
+	log     log
+	probes  prober
+	tree    *tree
+	started time.Time
+	notes   []string
+	origin  origin
+	runDir  string
+	bootID  string
+	closers []func() error // in the order of opening
 
 	running  sync.WaitGroup // drains under way
 	spawning chan struct{}  // holds those who are spawning
@@ -85,6 +87,7 @@ type end struct {
 	done     chan struct{} // closed when a Shutdown has ended
 	once     sync.Once
 	code     *int        // that a process has asked for; guarded by mu
+	ready    bool        // recovery is over, so that the end may begin; guarded by mu
 	kill     *time.Timer // the deadline; guarded by mu, as is due
 	due      time.Time
 }
@@ -106,7 +109,7 @@ var _ control.Supervisor = (*Supervisor)(nil)
 func (s *Supervisor) Info(context.Context) (control.Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.journalID, LastSeq: s.log.LastSeq(), Notes: slices.Clone(s.notes)}
+	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.origin.journal, LastSeq: s.log.LastSeq(), OpenSeq: s.origin.seq, Notes: slices.Clone(s.notes)}
 	if e := s.o.estate; e != nil && e.failed != nil {
 		info.Failed = e.failed.Error()
 	}
@@ -354,13 +357,13 @@ func (s *Supervisor) say(event string, data map[string]any) {
 	if len(data) > 0 {
 		e.Data, _ = json.Marshal(data)
 	}
-	s.write(control.Entry{Events: []control.Event{e}})
+	s.write(supervisorKey, control.Entry{Events: []control.Event{e}})
 }
 
-func (s *Supervisor) write(e control.Entry) {
+func (s *Supervisor) write(key string, e control.Entry) {
 	payload, err := e.Payload()
 	if err == nil {
-		_, err = s.log.Append(supervisorKey, payload)
+		_, err = s.log.Append(key, payload)
 	}
 	if err != nil {
 		s.o.Logger.Error("Cannot write an entry of the supervisor's own", "error", err)
@@ -371,7 +374,7 @@ func (s *Supervisor) write(e control.Entry) {
 // the code. The first one wins.
 func (s *Supervisor) exit(code int, name string) {
 	s.mu.Lock()
-	first := s.end.code == nil
+	first, ready := s.end.code == nil, s.end.ready
 	if first {
 		s.end.code = &code
 	}
@@ -380,7 +383,25 @@ func (s *Supervisor) exit(code int, name string) {
 		return
 	}
 	data, _ := json.Marshal(map[string]any{"code": code, "by": name})
-	s.write(control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	s.write(supervisorKey, control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	if ready {
+		s.leaveWith(code)
+	}
+}
+
+// recovered is called when everything is adopted. Whoever asked for the end
+// before is heard now.
+func (s *Supervisor) recovered() {
+	s.mu.Lock()
+	s.end.ready = true
+	code := s.end.code
+	s.mu.Unlock()
+	if code != nil {
+		s.leaveWith(*code)
+	}
+}
+
+func (s *Supervisor) leaveWith(code int) {
 	if s.o.OnExit == nil {
 		s.begin(shutdownDefault)
 		return

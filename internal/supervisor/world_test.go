@@ -36,6 +36,7 @@ type world struct {
 	frames []journal.Frame
 	latest map[string]journal.Frame
 	broken error // of the journal
+	last   int   // the number of entries after which it breaks, 0: never
 	live   map[int]*fakeProcess
 	pid    int
 	bootID string
@@ -48,7 +49,6 @@ type world struct {
 	noSink  error
 	held    map[string]control.Held // handed over to the next supervisor
 	passes  bool                    // pidfds can be had
-	clean   bool                    // the journal was closed in order
 }
 
 func newWorld(t *testing.T) *world {
@@ -57,14 +57,18 @@ func newWorld(t *testing.T) *world {
 }
 
 // open returns a supervisor over the world, without the files of a real one.
-func (w *world) open() *Supervisor {
-	o := Options{Embedded: true, Env: []string{}, OnExit: func(int) {}, Roll: func() float64 { return 0 },
+func (w *world) open() *Supervisor { return w.openWith(func(int) {}) }
+
+// openWith is open with somebody who hears that a process asks for the end.
+func (w *world) openWith(onExit func(code int)) *Supervisor {
+	o := Options{Embedded: true, Env: []string{}, OnExit: onExit, Roll: func() float64 { return 0 },
 		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w)
-	s.bootID, s.journalID = w.bootID, "journal"
-	if err := s.recover(context.Background(), w, w.held, w.clean); err != nil {
+	s.bootID, s.origin.journal = w.bootID, "journal"
+	if err := s.recover(context.Background(), w, w.held); err != nil {
 		w.t.Fatal(err)
 	}
+	s.recovered()
 	return s
 }
 
@@ -87,6 +91,15 @@ func (w *world) count(prefix string) int {
 		}
 	}
 	return n
+}
+
+// bootOver says whether no boot of Perdure is under way in the journal.
+func (w *world) bootOver() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.latest[bootKey]
+	e, err := decode(f)
+	return err != nil || e.Boot == nil || e.Boot.Over
 }
 
 // breakJournal makes every write fail until it is called with nil.
@@ -326,6 +339,9 @@ func (s *fakeSink) Close() error                 { return nil }
 func (w *world) write(key string, payload []byte, deleted bool) (uint64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.last > 0 && len(w.frames) >= w.last {
+		w.broken = errors.New("dead")
+	}
 	if w.broken != nil {
 		return 0, w.broken
 	}
@@ -343,7 +359,7 @@ func (w *world) write(key string, payload []byte, deleted bool) (uint64, error) 
 	for _, ev := range e.Events {
 		types = append(types, strings.TrimPrefix(ev.Type, "process."))
 	}
-	_, name, _ := strings.Cut(key, "/")
+	name := key[strings.Index(key, "/")+1:]
 	w.note("append %s %s", name, strings.Join(types, ","))
 	return f.Seq, nil
 }
