@@ -95,6 +95,15 @@ func (s *Supervisor) trimSoon() {
 	s.trim.Reset(trimAfter)
 }
 
+// trimLater puts that off, if it is still to come, because one more has started.
+func (s *Supervisor) trimLater() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trim != nil && s.trim.Stop() {
+		s.trim.Reset(trimAfter)
+	}
+}
+
 // awaitRemovals waits until processes that are being removed are gone, if their
 // names are given once more: who takes a name after a removal is a new process.
 func (s *Supervisor) awaitRemovals(ctx context.Context, defs []api.Definition) error {

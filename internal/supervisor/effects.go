@@ -79,6 +79,7 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	id := p.Identity()
 	a.proc, a.ident = p, &id
 	_ = a.offer() // it cannot fail
+	a.sup.trimLater()
 	return supervise.Input{Kind: supervise.Spawned, Generation: generation, PID: id.PID}
 }
 
