@@ -224,8 +224,11 @@ func (m *machine) notRestarted() {
 		code = e.Code
 		m.disarmAll()
 		m.s.Automatic = false
-		if m.s.State == api.StateStopping { // else process.exited, in this same step, tells it
+		switch m.s.State { // elsewhere process.exited, in this same step, tells it
+		case api.StateStopping:
 			m.tell("process.stopped", map[string]any{"reason": string(api.ReasonLeftovers)})
+		case api.StateBackoff, api.StateCrashLoop:
+			m.tell("process.stopped", map[string]any{"reason": string(api.ReasonConfig)})
 		}
 		m.set(api.StateExited, api.ReasonNone, describe(e)+" and is not restarted, as its definition says")
 	}

@@ -199,6 +199,17 @@ func TestRedefineDuringAWait(t *testing.T) {
 	if l.s.Timers[TimerStart].Number != 0 {
 		t.Error("the wait goes on")
 	}
+	l = newLine(t, base())
+	l.life = crashing(0)
+	l.feed(Input{Kind: Start})
+	l.until(500 * time.Millisecond)
+	l.is(api.StateBackoff, "")
+	l.sp.Restart = api.RestartNever
+	l.feed(Input{Kind: Redefine})
+	l.is(api.StateExited, "")
+	if l.last["process.stopped"].Data["reason"] != string(api.ReasonConfig) {
+		t.Errorf("nobody is told that it is not started again: %v", l.told)
+	}
 }
 
 func TestRedefineFitsTheProbes(t *testing.T) {
