@@ -27,8 +27,8 @@ func ExitCodes() []ExitCode {
 		{exitOK, "ok", "The command did what was asked.", nil},
 		{exitFailure, "failure", "It was tried and failed; the text on standard error says why. Also: a process that `up -d` started has failed.", errorsOf(exitFailure)},
 		{exitUsage, "usage", "The command line or the configuration is wrong. Nothing was changed.", errorsOf(exitUsage)},
-		{exitUnavailable, "unavailable", "Perdure does not run here, or a part that is needed cannot be reached.", errorsOf(exitUnavailable)},
-		{exitNotFound, "not found", "There is no process of that name.", errorsOf(exitNotFound)},
+		{exitUnavailable, "unavailable", "Perdure does not run here, or a part that is needed cannot be reached. Also: `--require` outside supervision.", errorsOf(exitUnavailable)},
+		{exitNotFound, "not found", "There is no process, or no key of the metadata, of that name.", errorsOf(exitNotFound)},
 		{exitTimeout, "timeout", "It did not come true in time.", errorsOf(exitTimeout)},
 		{exitConflict, "conflict", "The state of the process forbids it, a later command won, or Perdure runs here already.", errorsOf(exitConflict)},
 		{exitInterrupted, "interrupted", "Ctrl-C ended a command that was still waiting.", nil},
@@ -148,7 +148,8 @@ func ExitCodesMarkdown() string {
 		"- `perdure up` in the foreground ends with 0 after Ctrl-C and a clean stop. When a process asks that Perdure end\n" +
 		"  (`on_no_restart: exit`, or `breaker.on_open: exit`) it ends with that process's exit code, or `breaker.exit_code`;\n" +
 		"  128 + n after signal n.\n" +
-		"- `perdure run -- CMD` ends with the exit code of CMD, 128 + n after signal n.\n\n" +
+		"- `perdure run -- CMD` ends with the exit code of CMD, 128 + n after signal n.\n" +
+		"- `perdure worker -- CMD` does as well; with 127 when there is no CMD and 126 when it cannot be run, as shells do.\n\n" +
 		"A code of a process may be equal to one of the table. `--json` and `perdure events` tell them apart.\n")
 	return b.String()
 }

@@ -17,7 +17,12 @@ import (
 	"github.com/perdure/perdure/api"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("PERDURE_TEST_MAIN") != "" { // this test binary as the program itself
+		os.Exit(Main(os.Args[1:], newBench().seams))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is a running Perdure without processes.
 type fake struct {

@@ -52,6 +52,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "look", Title: "Look:"},
 		&cobra.Group{ID: "act", Title: "Act on processes:"},
+		&cobra.Group{ID: "speak", Title: "Speak from within a process:"},
 		&cobra.Group{ID: "more", Title: "More:"},
 	)
 	add := func(group string, list ...*cobra.Command) {
@@ -69,6 +70,8 @@ func (a *app) addCommands(root *cobra.Command) {
 	add("run", a.cmdUp(), a.cmdDown(), a.cmdRun(), a.cmdReload())
 	add("look", a.cmdPs(), a.cmdStatus(), a.cmdLogs(), a.cmdEvents(), a.cmdWait())
 	add("act", a.cmdStart(), a.cmdStop(), a.cmdRestart(), a.cmdReset(), a.cmdSignal(), a.cmdKill())
+	add("speak", a.cmdWorker())
+	add("speak", a.words("perdure ")...)
 	add("more", a.cmdValidate(), a.cmdConfig(), a.cmdDoctor(), a.cmdUpgrade(), a.cmdVersion())
 	root.AddCommand(a.cmdSupervisor(), a.cmdServer())
 }
