@@ -115,6 +115,9 @@ func (r results) survival() string {
 		name, _, _ := strings.Cut(label, ", ")
 		b.WriteString(" " + stop.cell(name, column{Name: "survivors of 4"}) + " |\n")
 	}
+	for _, name := range t.About.Missing {
+		b.WriteString("| " + name + ", not installed |" + strings.Repeat(" "+unknown+" |", len(t.Columns)+1) + "\n")
+	}
 	b.WriteString("\n" + measured(r, "survival", "stop"))
 	return b.String()
 }

@@ -129,6 +129,7 @@ func (b *bench) survive(ctx context.Context, t *table, p peer, k kill) error {
 	if err != nil {
 		return err
 	}
+	o.awaitEnding(ctx)
 	b.world.quiet(ctx, 4*time.Second, 20*time.Second) // a second copy says so when it runs
 	twice, absent := o.count()
 	kept := p.told(ctx, in, o.ending, codeMeanwhile)
@@ -237,6 +238,18 @@ func (o *ordeal) back(ctx context.Context, k kill) (byHand bool, err error) {
 		return true, fmt.Errorf("cannot start again: %w", err)
 	}
 	return true, nil
+}
+
+// awaitEnding waits for the program that has ended meanwhile, which every peer
+// has to start again: only then has it begun its work, however slow it is.
+func (o *ordeal) awaitEnding(ctx context.Context) {
+	name := o.in.prefix() + o.ending
+	for _, l := range o.b.world.alive(name) {
+		if l.pid != o.first[o.ending].pid {
+			return
+		}
+	}
+	_, _ = o.b.world.next(ctx, name, 30*time.Second) // one that never comes is counted as absent
 }
 
 // count says how many programs run more than once, and how many do not run.

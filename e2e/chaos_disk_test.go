@@ -18,12 +18,20 @@ import (
 // disk mounts a small file system of its own at a path of the rig.
 func (r *rig) disk(name, size string) {
 	r.t.Helper()
+	if err := r.mount(name, size); err != nil {
+		r.t.Skip("cannot mount a file system (root can): ", err)
+	}
+}
+
+// mount is disk, for who can do without.
+func (r *rig) mount(name, size string) error {
+	r.t.Helper()
 	path := r.path(name)
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "mode=0700,size="+size); err != nil {
-		r.t.Skip("cannot mount a file system (root can): ", err)
+		return err
 	}
 	r.t.Cleanup(func() {
 		if len(r.marked()) > 0 {
@@ -33,6 +41,7 @@ func (r *rig) disk(name, size string) {
 			r.t.Error(err)
 		}
 	})
+	return nil
 }
 
 // fill takes all space that is left, to the last byte.

@@ -15,36 +15,78 @@ import (
 	"time"
 )
 
-// soak is one long run of chaos over one rig.
+// soak is one run of chaos over one rig.
 type soak struct {
 	*rig
-	rand    *rand.Rand
-	names   map[string][]string // by kind
-	before  map[string]procStat // of those that nobody touches
-	counts  map[string]int      // by action
-	slowest time.Duration       // from a kill of the supervisor to the next one
+	seed     uint64
+	rand     *rand.Rand
+	names    map[string][]string // by kind
+	before   map[string]procStat // of those that nobody touches
+	stopped  map[string]bool     // who was asked to be stopped; all others shall run
+	counts   map[string]int      // by action
+	kills    map[string]int      // SIGKILLs by whom they have met
+	variant  int                 // of the configuration in force
+	outages  []outage
+	since    time.Time // when both parts were whole last
+	downtime spans     // from a kill of the supervisor alone to the next one, attached
+	stream   *follower
+	full     bool // the disk can be filled: it is a small one of our own
 }
 
-// The kinds of programs, and how many of 200 there are.
+// outage is a time in which nobody was there who could know an exit: both parts
+// were dead, or the one died while the other was not whole again.
+type outage struct {
+	begin, end time.Time
+	uptime     float64 // end by the clock that the programs know; see uptime
+}
+
+// The kinds of programs.
 const (
 	kindSteady   = "steady"   // nobody touches them: same pid to the end
-	kindMortal   = "mortal"   // killed at random
+	kindMortal   = "mortal"   // killed, stopped and changed at random
 	kindCrasher  = "crasher"  // ends with a known code all the time
-	kindWriter   = "writer"   // numbered lines without end
+	kindCounter  = "counter"  // numbered lines, all of which are kept; killed at random
+	kindFlood    = "flood"    // numbered lines as fast as they can be kept
 	kindStubborn = "stubborn" // ignores TERM
 	kindForker   = "forker"   // has descendants that escape
 )
 
+// soakKinds says how many there are of each kind.
 func soakKinds() map[string]int {
-	return map[string]int{kindSteady: 50, kindMortal: 50, kindCrasher: 60, kindWriter: 10, kindStubborn: 20, kindForker: 10}
+	if soaking() {
+		return map[string]int{kindSteady: 40, kindMortal: 40, kindCrasher: 60, kindCounter: 20, kindFlood: 10, kindStubborn: 20, kindForker: 10}
+	}
+	return map[string]int{kindSteady: 6, kindMortal: 6, kindCrasher: 10, kindCounter: 4, kindFlood: 1, kindStubborn: 3, kindForker: 2}
 }
 
-// soakFile is the configuration; a variant differs from the other in one
+// diary has a program write down that a generation of it runs.
+const diary = `echo "$PERDURE_GENERATION $$" >> "runs/$PERDURE_NAME"` + "\n"
+
+// endingScript writes down that a generation runs, goes on for a while, and ends
+// with a known code and the time, which costs no process: ending.sh SECONDS CODE.
+const endingScript = diary + `sleep "$1"
+read -r up idle < /proc/uptime
+echo "$PERDURE_GENERATION $up" >> "ends/$PERDURE_NAME"
+exit "$2"
+`
+
+const (
+	mortalScript   = diary + `exec sleep 100000` + "\n"
+	stubbornScript = diary + `trap "" TERM HUP INT; while :; do sleep 1; done` + "\n"
+	// forkerScript leaves descendants of two kinds that escape and ignore TERM.
+	forkerScript = diary + `
+setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1; done' &
+(setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1; done' &)
+while :; do sleep 1; done
+`
+)
+
+// soakFile is the configuration; a variant differs from the others in one
 // variable of the mortal ones, so that a reload restarts these alone.
-func soakFile(variant int) (string, map[string][]string) {
+func soakFile(t *testing.T, variant int) (string, map[string][]string) {
 	command := map[string]string{
-		kindSteady: `[sleep, "100000"]`, kindMortal: `[sleep, "100000"]`, kindWriter: "[sh, flood.sh]",
-		kindStubborn: `[sh, -c, 'trap "" TERM HUP INT; while :; do sleep 1; done']`, kindForker: "[sh, forker.sh]",
+		kindSteady: `[sleep, "100000"]`, kindMortal: "[sh, mortal.sh]", kindFlood: "[sh, flood.sh]",
+		kindStubborn: "[sh, stubborn.sh]", kindForker: "[sh, forker.sh]", kindCounter: "[" + strconv.Quote(self(t)) + "]",
 	}
 	names := map[string][]string{}
 	var b strings.Builder
@@ -54,42 +96,48 @@ func soakFile(variant int) (string, map[string][]string) {
 		for i := range kinds[kind] {
 			name := kind + strconv.Itoa(i)
 			names[kind] = append(names[kind], name)
-			line := command[kind]
-			if kind == kindCrasher {
-				line = fmt.Sprintf(`[sh, crash.sh, %s, "%d.%d", "%d"]`, name, i%3, i%10, crashCode(i))
+			line, logs := command[kind], "{max_size: 256KiB, max_files: 4}"
+			switch kind {
+			case kindCrasher:
+				line = fmt.Sprintf(`[sh, ending.sh, "%d.%d", "%d"]`, i%3, i%10, crashCode(i))
+			case kindCounter:
+				logs = "{max_size: 256KiB, max_files: 10000}"
 			}
-			fmt.Fprintf(&b, "  %s:\n    command: %s\n    backoff: {kind: fixed, initial: 500ms}\n    breaker: {failures: -1}\n"+
-				"    stop: {grace: 300ms}\n    logs: {max_size: 256KiB, max_files: 4}\n", name, line)
-			if kind == kindMortal {
+			fmt.Fprintf(&b, "  %s:\n    command: %s\n    restart: always\n    backoff: {kind: fixed, initial: 500ms}\n    breaker: {failures: -1}\n"+
+				"    stop: {grace: 300ms}\n    logs: %s\n", name, line, logs)
+			switch kind {
+			case kindMortal:
 				fmt.Fprintf(&b, "    env: {VARIANT: \"%d\"}\n", variant)
+			case kindCounter:
+				b.WriteString("    env: {E2E_ROLE: counter}\n")
 			}
 		}
 	}
 	return b.String(), names
 }
 
-// forkerScript leaves descendants of two kinds that escape and ignore TERM.
-const forkerScript = `
-setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1; done' &
-(setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1; done' &)
-while :; do sleep 1; done
-`
-
-// TestSoak does at random, for SOAK_MINUTES (default 10), all that may happen to
-// Perdure, and holds it against the promise at the end. SOAK_SEED repeats the
-// choices of a run; SOAK_REPORT names a file for the summary. It is not parallel
-// to the other tests, so that its times are its own.
-func TestSoak(t *testing.T) {
+// TestChaos does at random all that may happen to Perdure, and holds it against
+// the promise. With SOAK it has 200 processes and goes on for SOAK_MINUTES
+// (default 10); SOAK_REPORT names a page to write the summary into. SOAK_SEED
+// repeats the choices of a run.
+func TestChaos(t *testing.T) {
 	if !soaking() {
-		t.Skip("set SOAK=1 to run chaos for SOAK_MINUTES")
+		t.Parallel()
 	}
 	s := newSoak(t)
 	began := time.Now()
-	for span := minutes(t); time.Since(began) < span; {
-		s.act()
-		s.same("what happened", s.before, s.names[kindSteady])
+	if soaking() {
+		for span := minutes(t); time.Since(began) < span && !t.Failed(); {
+			s.act()
+		}
+	} else {
+		// Each kind of action once, in an order of chance: as long as that takes.
+		for _, i := range s.rand.Perm(len(s.actions())) {
+			s.do(s.actions()[i])
+		}
 	}
-	s.summary(time.Since(began), s.check())
+	got := s.check()
+	s.report(time.Since(began), got)
 }
 
 func minutes(t *testing.T) time.Duration {
@@ -115,50 +163,81 @@ func newSoak(t *testing.T) *soak {
 		}
 	}
 	t.Logf("SOAK_SEED=%d", seed)
-	text, names := soakFile(0)
-	s := &soak{rig: newRig(t, text), rand: rand.New(rand.NewPCG(seed, seed)), names: names, counts: map[string]int{}}
-	s.write("crash.sh", crashScript)
-	s.write("flood.sh", floodScript)
-	s.write("forker.sh", forkerScript)
-	s.write("runs/.keep", "")
-	s.disk(".perdure", "512m")
+	text, names := soakFile(t, 0)
+	s := &soak{rig: newRig(t, text), seed: seed, rand: rand.New(rand.NewPCG(seed, seed)), names: names,
+		stopped: map[string]bool{}, counts: map[string]int{}, kills: map[string]int{}}
+	for name, script := range map[string]string{"ending.sh": endingScript, "mortal.sh": mortalScript, "stubborn.sh": stubbornScript,
+		"forker.sh": forkerScript, "flood.sh": floodScript, "runs/.keep": "", "ends/.keep": "", "counts/.keep": ""} {
+		s.write(name, script)
+	}
+	if err := s.mount(".perdure", map[bool]string{false: "64m", true: "1g"}[soaking()]); err != nil {
+		t.Logf("no disk will be full: cannot mount one (root can): %v", err)
+	} else {
+		s.full = true
+	}
 	s.ok("up", "-d", "--no-wait")
 	for _, name := range s.names[kindSteady] {
 		s.wait(name, "running")
 	}
 	s.before = s.identities(s.names[kindSteady]...)
+	s.stream = s.follow()
+	s.whole()
 	return s
 }
 
-// act does one thing.
+// action is something that happens.
+type action struct {
+	name   string
+	weight int // how often it is chosen
+	do     func()
+}
+
+func (s *soak) actions() []action {
+	all := []action{
+		{"server killed", 6, func() { s.sound(); s.kill("server"); s.whole() }},
+		{"supervisor killed", 6, s.killSupervisor},
+		{"both killed", 4, s.killBoth},
+		{"supervisor killed, and the next ones", 2, func() { s.killAgain("supervisor") }},
+		{"server killed, and the next ones", 2, func() { s.killAgain("server") }},
+		{"one killed while the other comes back", 3, s.killOther},
+		{"part killed under a command", 5, s.killUnderCommand},
+		{"part killed under a reload", 2, func() { s.nextVariant(); s.killUnder("reload") }},
+		{"processes killed", 5, s.killProcesses},
+		{"process restarted", 2, func() { s.ok("restart", s.one(kindStubborn, kindForker, kindMortal, kindCounter)) }},
+		{"process stopped", 3, func() { s.order("stop", s.one(kindStubborn, kindForker, kindCounter)) }},
+		{"all started", 1, s.startAll},
+		{"reload", 1, func() { s.nextVariant(); s.ok("reload") }},
+	}
+	if s.full {
+		all = append(all, action{"disk full", 2, s.fillDisk})
+	}
+	return all
+}
+
+// act does one thing at random.
 func (s *soak) act() {
 	s.t.Helper()
-	actions := []struct {
-		name   string
-		weight int
-		do     func()
-	}{
-		{"server killed", 5, s.killServer},
-		{"supervisor killed", 5, s.killSupervisor},
-		{"both killed", 5, s.killBoth},
-		{"process killed", 10, s.killProcess},
-		{"process restarted", 4, func() { s.operate("restart", kindStubborn, kindForker, kindMortal) }},
-		{"process stopped and started", 4, func() { s.operate("stop", kindStubborn, kindForker); s.startAll() }},
-		{"reload", 1, s.reload},
-		{"disk full", 1, s.fillDisk},
-	}
-	total := 0
+	actions, total := s.actions(), 0
 	for _, a := range actions {
 		total += a.weight
 	}
 	pick := s.rand.IntN(total)
 	for _, a := range actions {
 		if pick -= a.weight; pick < 0 {
-			a.do()
-			s.counts[a.name]++
+			s.do(a)
 			return
 		}
 	}
+}
+
+func (s *soak) do(a action) {
+	s.t.Helper()
+	began := time.Now()
+	a.do()
+	s.counts[a.name]++
+	s.t.Logf("%s %s: %s", began.Format("15:04:05.000"), a.name, time.Since(began).Round(time.Millisecond))
+	s.same(a.name, s.before, s.names[kindSteady])
+	s.notTwice(a.name)
 }
 
 func (s *soak) one(kinds ...string) string {
@@ -166,43 +245,193 @@ func (s *soak) one(kinds ...string) string {
 	return names[s.rand.IntN(len(names))]
 }
 
-func (s *soak) killServer() {
-	strike(s.t, s.info().PID)
+// moment waits for a time at random, up to d.
+func (s *soak) moment(d time.Duration) { <-time.After(time.Duration(s.rand.Int64N(int64(d)))) }
+
+// uptime is the clock of /proc/uptime, which the programs write down.
+func (s *soak) uptime() (up float64) {
+	s.t.Helper()
+	b, err := os.ReadFile("/proc/uptime")
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &up)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return up
+}
+
+// sound waits until both parts have served so long that their deaths are no sign
+// of a loop, which would be answered with a wait.
+func (s *soak) sound() {
+	s.t.Helper()
+	eventually(s.t, "sound parts", func() bool { return time.Since(s.since) > 1200*time.Millisecond })
+}
+
+// kill kills the part that holds a lock now, if one does, and says whether.
+func (s *soak) kill(part string) bool {
+	s.t.Helper()
+	pid := s.owner(map[string]string{"server": "lock", "supervisor": "supervisor.lock"}[part])
+	if pid <= 1 || !alive(pid) {
+		return false
+	}
+	strike(s.t, pid)
+	s.kills[part]++
+	return true
+}
+
+// whole waits until both parts are there again and hold what they can.
+func (s *soak) whole() {
+	s.t.Helper()
+	eventually(s.t, "both parts", func() bool {
+		info, err := s.client().Info(bounded(s.t))
+		return err == nil && info.SupervisorPID != 0 && info.SupervisorPID == s.owner("supervisor.lock") && info.PID == s.owner("lock")
+	})
+	// Who crashes all the time is held at most moments.
+	least := 0
+	for kind, names := range s.names {
+		for _, name := range names {
+			if kind != kindCrasher && !s.stopped[name] {
+				least++
+			}
+		}
+	}
+	eventually(s.t, "that all are held", func() bool { return s.held() >= least })
+	s.since = time.Now()
+}
+
+// held is how many processes doctor says are held.
+func (s *soak) held() (n int) {
+	findings, err := s.client().Doctor(bounded(s.t))
+	if err != nil {
+		return 0
+	}
+	for _, f := range findings {
+		if _, err := fmt.Sscanf(f.Message, "the exit codes and the output of %d processes are held", &n); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+// apart brings both parts back, and notes the time since begin as an outage.
+func (s *soak) apart(begin time.Time) {
+	s.t.Helper()
 	s.ok("up", "-d", "--no-wait")
+	s.whole()
+	s.outages = append(s.outages, outage{begin, time.Now(), s.uptime()})
 }
 
 func (s *soak) killSupervisor() {
-	pid := s.info().SupervisorPID
-	began := time.Now()
-	strike(s.t, pid)
+	s.sound()
+	pid, began := s.info().SupervisorPID, time.Now()
+	s.kill("supervisor")
 	s.newSupervisor(pid)
-	s.slowest = max(s.slowest, time.Since(began))
+	s.downtime = append(s.downtime, time.Since(began))
+	s.whole()
 }
 
 func (s *soak) killBoth() {
-	info := s.info()
+	info, begin := s.info(), time.Now()
 	pids := []int{info.PID, info.SupervisorPID}
 	if s.rand.IntN(2) == 0 {
 		slices.Reverse(pids)
 	}
-	strikeAll(s.t, pids...)
-	s.ok("up", "-d", "--no-wait")
+	if s.rand.IntN(2) == 0 {
+		strikeAll(s.t, pids...)
+	} else {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // the death of both is awaited
+		}
+		for _, pid := range pids {
+			strike(s.t, pid)
+		}
+	}
+	s.kills["server"]++
+	s.kills["supervisor"]++
+	s.moment(time.Second)
+	s.apart(begin)
 }
 
-func (s *soak) killProcess() {
-	if pid := s.process(s.one(kindMortal, kindForker, kindStubborn)).PID; pid > 1 {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
+// killAgain kills a part, and whoever takes its place, while the other one lives.
+func (s *soak) killAgain(part string) {
+	s.sound()
+	for range 2 + s.rand.IntN(3) {
+		s.kill(part)
+		s.moment(300 * time.Millisecond)
+	}
+	s.whole()
+}
+
+// killOther kills one part, and the other while the first comes back.
+func (s *soak) killOther() {
+	parts := []string{"server", "supervisor"}
+	s.rand.Shuffle(2, func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+	s.sound()
+	begin := time.Now()
+	for _, part := range parts {
+		s.kill(part)
+		s.moment(150 * time.Millisecond)
+	}
+	s.apart(begin)
+}
+
+// killUnder kills a part at some moment while a command is carried out, which may
+// fail of it, and gives the command again when all is well.
+func (s *soak) killUnder(args ...string) {
+	s.t.Helper()
+	s.sound()
+	done := make(chan struct{})
+	cmd := s.command(s.t.Context(), args...)
+	go func() {
+		defer close(done)
+		_ = cmd.Run() // nobody can tell what becomes of it
+	}()
+	s.moment(200 * time.Millisecond)
+	s.kill([]string{"server", "supervisor"}[s.rand.IntN(2)])
+	<-done
+	s.whole()
+	s.ok(args...)
+}
+
+func (s *soak) killUnderCommand() {
+	verb := []string{"stop", "start", "restart"}[s.rand.IntN(3)]
+	name := s.one(kindStubborn, kindForker, kindMortal, kindCounter)
+	s.stopped[name] = verb == "stop"
+	s.killUnder(verb, name)
+}
+
+// killProcesses kills some programs, by the pids that Perdure tells. The pid of
+// one that has ended meanwhile is nobody's so soon.
+func (s *soak) killProcesses() {
+	pids := s.pids()
+	for range 1 + s.rand.IntN(5) {
+		if pid := pids[s.one(kindMortal, kindForker, kindStubborn, kindCounter)]; pid > 1 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+			s.kills["process"]++
+		}
 	}
 }
 
-func (s *soak) operate(verb string, kinds ...string) { s.ok(verb, s.one(kinds...)) }
+// order gives a command that changes who shall run.
+func (s *soak) order(verb, name string) {
+	s.t.Helper()
+	s.ok(verb, name)
+	s.stopped[name] = verb == "stop"
+}
 
-func (s *soak) startAll() { s.ok("start", kindStubborn+"*", kindForker+"*") }
+func (s *soak) startAll() {
+	s.t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(s.stopped)) {
+		if s.stopped[name] {
+			s.order("start", name)
+		}
+	}
+}
 
-func (s *soak) reload() {
-	text, _ := soakFile(s.counts["reload"] + 1)
+func (s *soak) nextVariant() {
+	s.variant++
+	text, _ := soakFile(s.t, s.variant)
 	s.write("perdure.yaml", text)
-	s.ok("reload")
 }
 
 // fillDisk takes the space away until a stop and a crash have met it.
@@ -219,82 +448,5 @@ func (s *soak) fillDisk() {
 		s.t.Fatal(err)
 	}
 	s.wait(victim.Name, "stopped")
-	s.ok("start", victim.Name)
-}
-
-// soakResult is what the end has shown.
-type soakResult struct {
-	events, generations, unknown int
-	lines                        int
-}
-
-// check stops everything and holds what the programs have written down against
-// what Perdure tells.
-func (s *soak) check() (out soakResult) {
-	s.t.Helper()
-	s.rest()
-	events := s.allEvents()
-	c := audit(s.t, events)
-	out.events = len(events)
-	for i, name := range s.names[kindCrasher] {
-		s.checkRuns(c, name, crashCode(i), true)
-	}
-	for _, name := range s.names[kindSteady] {
-		if n := len(c.of(s.t, name)); n != 1 {
-			s.t.Errorf("%s has had %d generations, it should have had 1", name, n)
-		}
-	}
-	for _, name := range s.names[kindWriter] {
-		first, last := s.numbers(name, "stdout", "line")
-		out.lines += last - first + 1
-	}
-	for _, lives := range c {
-		out.generations += len(lives)
-		for _, l := range lives {
-			if l.exited == 1 && l.code == nil {
-				out.unknown++
-			}
-		}
-	}
-	info := s.info()
-	if left := append(zombies(info.PID), zombies(info.SupervisorPID)...); len(left) > 0 {
-		s.t.Errorf("zombies are left: %v", left)
-	}
-	s.ok("down")
-	s.nothingLeft()
-	if left := s.cgroupsOf(); len(left) > 0 {
-		s.t.Errorf("cgroups are left: %q", left)
-	}
-	return out
-}
-
-// summary prints the table.
-func (s *soak) summary(span time.Duration, got soakResult) {
-	s.t.Helper()
-	violations := "0"
-	if s.t.Failed() {
-		violations = "see above"
-	}
-	n := 0
-	for _, names := range s.names {
-		n += len(names)
-	}
-	var b strings.Builder
-	row := func(what string, value any) { fmt.Fprintf(&b, "| %s | %v |\n", what, value) }
-	fmt.Fprintf(&b, "| %s | %d processes |\n|---|--:|\n", span.Round(time.Second), n)
-	for _, name := range slices.Sorted(maps.Keys(s.counts)) {
-		row(name, s.counts[name])
-	}
-	row("events, none missing", got.events)
-	row("generations, each told once", got.generations)
-	row("of these with an unknown exit code (nobody was their parent)", got.unknown)
-	row("log lines kept and in order", got.lines)
-	row("slowest new supervisor, attached", s.slowest.Round(time.Millisecond))
-	row("violations", violations)
-	s.t.Logf("\n%s", b.String())
-	if path := os.Getenv("SOAK_REPORT"); path != "" {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			s.t.Error(err)
-		}
-	}
+	s.order("start", victim.Name)
 }

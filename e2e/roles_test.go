@@ -25,6 +25,8 @@ func playRole(role string) (code int) {
 		return 0
 	case "logger":
 		return playLogger()
+	case "counter":
+		return playCounter()
 	default:
 		fmt.Fprintln(os.Stderr, "there is no role", role)
 		return 64
@@ -63,6 +65,29 @@ func playLogger() int {
 	}
 	streams.Wait()
 	return 42
+}
+
+// playCounter writes lines "GENERATION N" for as long as it lives, and after each
+// one the number into the file counts/NAME.GENERATION: what stands there has been
+// written for sure, and at most one line more.
+func playCounter() int {
+	generation := os.Getenv("PERDURE_GENERATION")
+	f, err := os.Create("counts/" + os.Getenv("PERDURE_NAME") + "." + generation)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	for n := 1; ; n++ {
+		if _, err := fmt.Printf("%s %d\n", generation, n); err != nil {
+			return 4
+		}
+		if _, err := f.WriteAt(fmt.Appendf(nil, "%010d", n), 0); err != nil {
+			return 5
+		}
+		if n%(1+n%13) == 0 {
+			<-tick()
+		}
+	}
 }
 
 // tick comes a little later: it paces what is done again and again, and no

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,15 +61,20 @@ type heldLine struct {
 	Held  *Held      `json:"held,omitempty"`
 	FDs   int        `json:"fds,omitempty"`
 	Error *wireError `json:"error,omitempty"`
-	// Of a hand-over only: its first line has Version and Reaps, its last Done.
-	Version int  `json:"version,omitempty"`
-	Reaps   bool `json:"reaps,omitempty"`
-	Done    bool `json:"done,omitempty"`
+	// Of a hand-over only: its first line has Version and Reaps, its last Done, and
+	// a few have Reaped.
+	Version int      `json:"version,omitempty"`
+	Reaps   bool     `json:"reaps,omitempty"`
+	Reaped  []Reaped `json:"reaped,omitempty"`
+	Done    bool     `json:"done,omitempty"`
 }
 
 // HandedOver is what a server hands over to a supervisor that it starts.
 type HandedOver struct {
 	Held []Held
+	// Reaped are processes that the server has reaped and of which it was not told
+	// whose they are: one may have been started just before the supervisor died.
+	Reaped []Reaped
 	// Reaps says that the server has become the parent of the processes, and will
 	// tell their exits on its hold connection.
 	Reaps bool
@@ -176,6 +182,9 @@ func (c *serverConn) hold(ctx context.Context, cancel context.CancelFunc, lines 
 	})
 }
 
+// reapedPerLine keeps lines far below maxHeldLine.
+const reapedPerLine = 8
+
 // HandOver sends what is held to a supervisor that is being started, over the
 // end of NewHandOver that is ours, and closes that. The descriptors stay the
 // caller's. It returns when all is sent, or when the other end is gone or ctx
@@ -190,6 +199,11 @@ func (h *HandOver) HandOver(ctx context.Context, o HandedOver) error {
 		one := &o.Held[i]
 		if err := sendFDs(ctx, h.conn, heldLine{Held: one, FDs: len(one.FDs)}, one.FDs); err != nil {
 			return fmt.Errorf("cannot hand %q over: %w", one.Name, err)
+		}
+	}
+	for some := range slices.Chunk(o.Reaped, reapedPerLine) {
+		if err := sendFDs(ctx, h.conn, heldLine{Reaped: some}, nil); err != nil {
+			return fmt.Errorf("cannot hand over what was reaped: %w", err)
 		}
 	}
 	if err := sendFDs(ctx, h.conn, heldLine{Done: true}, nil); err != nil {
@@ -233,6 +247,7 @@ func TakeOver(fd int, patience time.Duration) (HandedOver, error) {
 			continue
 		}
 		CloseFDs(fds)
+		o.Reaped = append(o.Reaped, l.Reaped...)
 		if o.Reaps = o.Reaps || l.Reaps; l.Done {
 			return o, nil
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -227,9 +228,13 @@ func TestHandOverIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	over.Theirs.Close()
+	var reaped []Reaped
+	for i := range 1000 {
+		reaped = append(reaped, Reaped{proc.Identity{BootID: "b", PID: i, StartTime: 1 << 60}, proc.Exit{Code: i, Signal: "SIGKILL"}})
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		if err := over.HandOver(t.Context(), HandedOver{Held: all, Reaps: true}); err != nil {
+		if err := over.HandOver(t.Context(), HandedOver{Held: all, Reaped: reaped, Reaps: true}); err != nil {
 			t.Error(err)
 		}
 		for _, h := range all {
@@ -238,7 +243,7 @@ func TestHandOverIsTakenOver(t *testing.T) {
 	})
 	got, err := TakeOver(fd, time.Minute)
 	sending.Wait()
-	if err != nil || len(got.Held) != n || !got.Reaps {
+	if err != nil || len(got.Held) != n || !got.Reaps || !slices.Equal(got.Reaped, reaped) {
 		t.Fatalf("%d, %v: %v", len(got.Held), got.Reaps, err)
 	}
 	if x := got.Held[3].Exit; x == nil || x.Code != 9 {

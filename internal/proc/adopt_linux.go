@@ -10,9 +10,10 @@ import (
 )
 
 // Adopt begins to watch a process that another supervisor has started. It
-// returns ErrGone unless id names a process that lives: the boot, the pid and
-// the start time must agree, and a zombie is dead (P1, P2, P3, K8). Where it is
-// not our child and the kernel does not keep exit codes, its code is unknown.
+// returns ErrGone unless id names a process that lives, or its zombie: the boot,
+// the pid and the start time must agree (P1, P2, P3, K8). Of a zombie the notice
+// comes at once, or when its parent reaps it. Where it is not our child and the
+// kernel does not keep exit codes, its code is unknown.
 func (h *Host) Adopt(id Identity, notify func(Notice)) (*Process, error) {
 	if id.BootID != h.bootID || id.PID <= 0 || id.StartTime == 0 {
 		return nil, ErrGone
@@ -26,7 +27,7 @@ func (h *Host) Adopt(id Identity, notify func(Notice)) (*Process, error) {
 		return nil, fmt.Errorf("cannot adopt process %d: %w", id.PID, err)
 	}
 	st, err := readStat(id.PID)
-	if err != nil || st.start != id.StartTime || !st.alive() {
+	if err != nil || st.start != id.StartTime {
 		unix.Close(fd)
 		return nil, ErrGone
 	}

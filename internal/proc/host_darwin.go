@@ -126,6 +126,9 @@ func (h *Host) Told(Identity, Exit) {}
 // Relayed does nothing; see Told.
 func (h *Host) Relayed(bool) {}
 
+// KeepZombies does nothing: orphans do not come to us.
+func (h *Host) KeepZombies(bool) {}
+
 func (h *Host) lives(id Identity) bool {
 	if id.BootID != h.bootID || id.PID <= 0 || id.StartTime == 0 {
 		return false

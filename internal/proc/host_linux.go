@@ -50,6 +50,7 @@ type Host struct {
 	// an unknown child may be one of them and must not be reaped as an orphan.
 	starting  int
 	reapAgain bool
+	keeping   bool // see KeepZombies
 }
 
 // poller is the epoll and what wakes it up.
@@ -415,8 +416,8 @@ func (h *Host) reapOrphans() {
 		var orphan Identity
 		var exit Exit
 		if p == nil {
-			if h.starting > 0 {
-				h.reapAgain = true
+			if h.starting > 0 || h.keeping {
+				h.reapAgain = h.starting > 0
 				h.mu.Unlock()
 				return
 			}
@@ -434,6 +435,18 @@ func (h *Host) reapOrphans() {
 		if err != nil && !errors.Is(err, unix.ECHILD) {
 			return
 		}
+	}
+}
+
+// KeepZombies says whether dead orphans are left as they are: as long as one is
+// not reaped, somebody else can still learn its exit (Adopt). What a Host has
+// started itself is always reaped. Default: no.
+func (h *Host) KeepZombies(on bool) {
+	h.mu.Lock()
+	h.keeping = on
+	h.mu.Unlock()
+	if !on {
+		h.wakeUp()
 	}
 }
 

@@ -44,6 +44,9 @@ func (h *Host) Told(Identity, Exit) {}
 // Relayed does nothing.
 func (h *Host) Relayed(bool) {}
 
+// KeepZombies does nothing: there are none.
+func (h *Host) KeepZombies(bool) {}
+
 // Identity is empty.
 func (p *Process) Identity() Identity { return Identity{} }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -380,6 +381,7 @@ func (h *holder) counts() (held, refused int) {
 type handing struct {
 	over   *control.HandOver
 	items  []control.Held
+	reaped []control.Reaped
 	reaps  bool
 	logger *slog.Logger
 	sent   chan struct{}
@@ -401,7 +403,8 @@ func (h *holder) handOver() *handing {
 			x.items = append(x.items, held)
 		}
 	}
-	if len(x.items) == 0 {
+	x.reaped = slices.Clone(h.strays)
+	if len(x.items)+len(x.reaped) == 0 {
 		return nil
 	}
 	var err error
@@ -429,7 +432,7 @@ func (x *handing) send(ctx context.Context) {
 	_ = x.over.Theirs.Close() //ok: our copy only; with it open the end of the other would not show
 	go func() {
 		defer close(x.sent)
-		if err := x.over.HandOver(ctx, control.HandedOver{Held: x.items, Reaps: x.reaps}); err != nil {
+		if err := x.over.HandOver(ctx, control.HandedOver{Held: x.items, Reaped: x.reaped, Reaps: x.reaps}); err != nil {
 			x.logger.Warn("Some exit codes may be unknown", "error", err)
 		}
 	}()

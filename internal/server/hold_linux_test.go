@@ -319,4 +319,12 @@ func TestStraysAreBounded(t *testing.T) {
 	if n := len(h.strays); n > maxStrays || h.strays[n-1].Identity.PID != 10*maxStrays-1 {
 		t.Errorf("%d, the last %+v", n, h.strays[n-1])
 	}
+	// One of them may have been started just before the supervisor died.
+	handing := h.handOver()
+	if handing == nil || !slices.Equal(handing.reaped, h.strays) {
+		t.Errorf("handed over: %+v", handing)
+	}
+	_ = handing.over.Theirs.Close()
+	handing.send(t.Context())
+	handing.wait()
 }

@@ -108,6 +108,10 @@ func (l *link) start(ctx context.Context) error {
 	}
 	defer func() { _ = r.Close() }()
 	spec := proc.Spec{Path: l.program(), Argv: append(append([]string{}, l.command...), "--state-dir", l.dir), Env: os.Environ(), Stdout: w, Stderr: out}
+	// Who ends from now on without being held can be adopted as a zombie; who
+	// has ended before is handed over.
+	l.host.KeepZombies(true)
+	defer l.host.KeepZombies(false)
 	handing := l.held.handOver()
 	handing.add(&spec)
 	c := &launched{}

@@ -87,14 +87,17 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 func (a *actor) notify(generation uint64) func(proc.Notice) {
 	return func(n proc.Notice) {
 		if n.Exited {
-			a.tell(supervise.Input{Kind: supervise.Exited, Generation: generation, Gone: n.Gone, Exit: supervise.Exit{
-				Code: n.Exit.Code, Signal: n.Exit.Signal, CoreDumped: n.Exit.CoreDumped, Unknown: n.Exit.Unknown}})
+			a.tell(supervise.Input{Kind: supervise.Exited, Generation: generation, Gone: n.Gone, Exit: exitFrom(n.Exit)})
 			return
 		}
 		if n.Gone {
 			a.tell(supervise.Input{Kind: supervise.Gone, Generation: generation})
 		}
 	}
+}
+
+func exitFrom(e proc.Exit) supervise.Exit {
+	return supervise.Exit{Code: e.Code, Signal: e.Signal, CoreDumped: e.CoreDumped, Unknown: e.Unknown}
 }
 
 // marker is the variable by which everything that descends from this process

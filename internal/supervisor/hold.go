@@ -175,8 +175,8 @@ func (a *actor) heldFIFOs() []int {
 // when that cannot be done.
 func (a *actor) adoptHeld() int {
 	h := a.past.held
-	if h == nil || len(h.FDs) == 0 || a.state.Alive && a.state.PID == 0 {
-		return 0 // the leader's end is recorded: there is nothing more to be learnt
+	if h == nil || len(h.FDs) == 0 || a.leaderEnded() {
+		return 0 // of a leader whose end is recorded there is nothing more to be learnt
 	}
 	p, err := a.sup.host.adoptHeld(h.Identity, h.FDs[0], h.Exit, a.notify(h.Generation))
 	if err != nil {

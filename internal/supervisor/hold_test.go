@@ -98,6 +98,35 @@ func TestRecoverTakesAnUnrecordedSpawnThatWasHeld(t *testing.T) {
 	})
 }
 
+// What nobody has held, because it was started just before the supervisor died,
+// has its real exit all the same if the server has reaped it.
+func TestRecoverTakesAReapedExit(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"), def("api"))
+		synctest.Wait()
+		web, other := w.process("web"), w.process("api")
+		stranger := other.id
+		stranger.StartTime++
+		w.reaped = []control.Reaped{{Identity: stranger, Exit: proc.Exit{Code: 4}}, {Identity: web.id, Exit: proc.Exit{Code: 3}}}
+		crash(t, w, s)
+		for _, p := range []*fakeProcess{web, other} {
+			p.notify = nil
+			p.end(0, "")
+		}
+		s = w.open()
+		synctest.Wait()
+		if got := state(t, s, "web"); got.Exit == nil || got.Exit.Unknown || got.Exit.Code != 3 || got.State != api.StateBackoff {
+			t.Errorf("web: %+v, exit %+v", got, got.Exit)
+		}
+		if got := state(t, s, "api"); got.Exit == nil || !got.Exit.Unknown {
+			t.Errorf("api: %+v, exit %+v", got, got.Exit)
+		}
+		closed(t, s)
+	})
+}
+
 // What is held of another process, generation or pid than the recorded one tells
 // nothing of it.
 func TestRecoverTakesNothingElse(t *testing.T) {

@@ -177,9 +177,10 @@ func (a *actor) resume() error {
 		if err := a.openSink(); err != nil {
 			return err
 		}
+		ident := a.ident
 		in.PID = a.adoptLive()
 		if in.PID == 0 {
-			in.Exit = supervise.Exit{Unknown: true, Cause: "unknown"}
+			in.Exit = a.sup.exitOf(ident)
 			in.Leftovers = a.again.rest != nil && a.sweepOnce()
 			if !in.Leftovers {
 				a.released()
@@ -187,6 +188,17 @@ func (a *actor) resume() error {
 		}
 	}
 	return a.step(in)
+}
+
+// exitOf is how a process ended that nobody has held: known only if the server
+// has become its parent.
+func (s *Supervisor) exitOf(id *proc.Identity) supervise.Exit {
+	for _, r := range s.o.Inherited.Reaped {
+		if id != nil && r.Identity.BootID == id.BootID && r.Identity.PID == id.PID && r.Identity.StartTime == id.StartTime {
+			return exitFrom(r.Exit)
+		}
+	}
+	return supervise.Exit{Unknown: true, Cause: "unknown"}
 }
 
 // openSink takes the output of a live generation. A place for it that cannot be
@@ -228,7 +240,10 @@ func (a *actor) adoptLive() int {
 		return pid
 	}
 	if a.ident != nil {
-		p, err := a.sup.host.adopt(*a.ident, a.notify(generation))
+		p, err := live(nil), proc.ErrGone
+		if !a.leaderEnded() { // its zombie may be there, but its end is told only once
+			p, err = a.sup.host.adopt(*a.ident, a.notify(generation))
+		}
 		if err == nil {
 			a.proc = p
 			return a.ident.PID
@@ -254,6 +269,10 @@ func (a *actor) adoptLive() int {
 	}
 	return 0
 }
+
+// leaderEnded says that the end of the leader is recorded, and something that it
+// has left may live.
+func (a *actor) leaderEnded() bool { return a.state.Alive && a.state.PID == 0 }
 
 // sweepAgain is the time between two looks at what a dead leader has left.
 const sweepAgain = 10 * time.Millisecond

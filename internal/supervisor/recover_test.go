@@ -123,6 +123,33 @@ func TestRecoverEndsLeftoversFirst(t *testing.T) {
 	})
 }
 
+// The end of a leader that is recorded is not told again, though its zombie is
+// there and something that it has left lives.
+func TestRecoverTellsARecordedEndOnce(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web", func(d *api.Definition) { d.Stop.Grace = new(api.Duration(time.Hour)) }))
+		synctest.Wait()
+		p := w.process("web")
+		p.leftovers, p.zombie = true, true
+		p.end(1, "")
+		synctest.Wait()
+		crash(t, w, s)
+		s = w.open()
+		synctest.Wait()
+		if n := w.count("append web exited"); n != 1 || w.count("adopt") != 0 {
+			t.Errorf("the end was told %d times:\n%s", n, strings.Join(w.story(), "\n"))
+		}
+		pass(2 * time.Second)
+		synctest.Wait()
+		if got := state(t, s, "web"); got.State != api.StateRunning || got.Generation != 2 {
+			t.Errorf("%+v, exit %+v", got, got.Exit)
+		}
+		closed(t, s)
+	})
+}
+
 // After a boot nothing lives and the old clock means nothing: waits end at once,
 // and nothing that has the pid of a recorded process is touched.
 func TestRecoverAfterABoot(t *testing.T) {

@@ -48,6 +48,7 @@ type world struct {
 	stuck   map[string]bool            // ignores SIGKILL as well
 	noSink  error
 	held    map[string]control.Held // handed over to the next supervisor
+	reaped  []control.Reaped        // the same
 	passes  bool                    // pidfds can be had
 }
 
@@ -63,6 +64,7 @@ func (w *world) open() *Supervisor { return w.openWith(func(int) {}) }
 func (w *world) openWith(onExit func(code int)) *Supervisor {
 	o := Options{Embedded: true, Env: []string{}, OnExit: onExit, Roll: func() float64 { return 0 },
 		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
+	o.Inherited.Reaped = w.reaped
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w)
 	s.bootID, s.origin.journal = w.bootID, "journal"
 	if err := s.recover(context.Background(), w, w.held); err != nil {
@@ -129,6 +131,7 @@ type fakeProcess struct {
 	notify     func(proc.Notice)
 	over       bool
 	leftovers  bool // its end leaves something behind
+	zombie     bool // and nobody reaps it
 }
 
 func (p *fakeProcess) Identity() proc.Identity { return p.id }
@@ -233,8 +236,12 @@ func (h simHost) adopt(id proc.Identity, notify func(proc.Notice)) (live, error)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.live[id.PID]
-	if id.BootID != w.bootID || p == nil || p.over {
+	if id.BootID != w.bootID || p == nil || p.over && !p.zombie {
 		return nil, proc.ErrGone
+	}
+	if p.over {
+		w.note("adopt the zombie of %s", p.name)
+		go notify(proc.Notice{Exited: true, Exit: proc.Exit{Code: 1}})
 	}
 	w.note("adopt %s", p.name)
 	p.notify = notify
