@@ -58,7 +58,7 @@ func (s *soak) notTwice(what string) {
 
 // verdict is what the end has shown.
 type verdict struct {
-	events, generations, unknown, lines int
+	events, generations, unknown, unrecorded, lines int
 }
 
 // check waits until all is as it was asked for, stops everything, and holds what
@@ -88,7 +88,7 @@ func (s *soak) check() (out verdict) {
 			s.t.Errorf("event %d: %s %s", e.Seq, e.Type, e.Data)
 		}
 	}
-	out.unknown = s.checkUnknown(events)
+	out.unknown, out.unrecorded = s.checkUnknown(events)
 	for kind, names := range s.names {
 		for i, name := range names {
 			lives := c.of(s.t, name)
@@ -155,8 +155,9 @@ func (s *soak) checkStream(events []api.Event) {
 // checkUnknown holds that an exit code is unknown only of who has ended while
 // nobody lived who could have known it: it was started before the end of an
 // outage, its end is told since that began, and by its own word it had ended
-// before the next supervisor was there. It returns how many there are.
-func (s *soak) checkUnknown(events []api.Event) (n int) {
+// before the next supervisor was there. It returns how many there are, and how
+// many were started by a supervisor that died before it had written that down.
+func (s *soak) checkUnknown(events []api.Event) (n, unrecorded int) {
 	s.t.Helper()
 	ends := s.ends()
 	started := map[string]time.Time{}
@@ -169,6 +170,10 @@ func (s *soak) checkUnknown(events []api.Event) (n int) {
 			if _, known := fields(s.t, e)["code"].(float64); known {
 				continue
 			}
+			if started[who].IsZero() {
+				unrecorded++
+				continue
+			}
 			n++
 			at, told := ends[who]
 			if !slices.ContainsFunc(s.outages, func(o outage) bool {
@@ -179,7 +184,7 @@ func (s *soak) checkUnknown(events []api.Event) (n int) {
 			}
 		}
 	}
-	return n
+	return n, unrecorded
 }
 
 // ends are the times at which crashers have ended, by NAME.GENERATION.
@@ -258,6 +263,7 @@ func (s *soak) report(span time.Duration, got verdict) {
 	row("events, without a gap", got.events)
 	row("generations, each started and ended once", got.generations)
 	row("of these ended while both parts were dead, and so with an unknown exit code", got.unknown)
+	row("of these cut off between start and record, with an unknown exit code", got.unrecorded)
 	row("log lines, none missing or doubled", got.lines)
 	if len(s.downtime) > 0 {
 		row("from SIGKILL of the supervisor to the next one attached", s.downtime)
