@@ -46,6 +46,11 @@ type Host struct {
 	byPID    map[int]*Process
 	polled   map[*Process]struct{}
 	lastSlot int32
+	reaping
+}
+
+// reaping says when unknown children are not reaped; guarded by Host.mu.
+type reaping struct {
 	// starting counts forks whose pid is not in byPID yet: while there are any,
 	// an unknown child may be one of them and must not be reaped as an orphan.
 	starting  int
