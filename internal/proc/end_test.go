@@ -324,7 +324,7 @@ func TestAdoptRefuses(t *testing.T) {
 
 // P3: a zombie is not alive, though kill(pid, 0) succeeds: its end is told, to
 // who has watched it and to who adopts it then.
-func TestZombieHasEnded(t *testing.T) {
+func TestZombieIsGone(t *testing.T) {
 	t.Parallel()
 	h := testHost(t, Options{})
 	cmd, out := helper(t, nil, "hoarder", "block")
