@@ -87,13 +87,13 @@ func (h *Host) foreignExit(p *Process) (e Exit, ok bool) {
 // still come.
 func (p *Process) lookAgain(mayCome bool) bool {
 	p.exitLooks++
-	return mayCome && p.exitLooks <= exitLooksMax
+	return mayCome && p.exitLooks <= p.h.exitLooks
 }
 
-// exitLooksMax bounds how often we look for the exit of a zombie that its
+// exitLooks bounds how often we look for the exit of a zombie that its
 // parent does not reap, or that its reaper does not tell: with the backoff of
 // polls about half a second.
-const exitLooksMax = 15
+const exitLooks = 15
 
 // Relayed says whether somebody who reaps what we have adopted tells us of it
 // by Told, so that an exit which the kernel does not keep is waited for, half a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,10 +121,12 @@ func TestExitsOfReapedStrangers(t *testing.T) {
 // nobody tells is unknown after a bounded wait.
 func TestExitIsToldByItsReaper(t *testing.T) {
 	t.Parallel()
-	h := testHost(t, Options{NoPidfdInfo: true})
+	h, impatient := testHost(t, Options{NoPidfdInfo: true}), testHost(t, Options{NoPidfdInfo: true})
+	h.exitLooks = math.MaxInt
 	h.Relayed(true)
+	impatient.Relayed(true)
 	ids, end := children(t, 3)
-	told, silent, early := adopt(t, h, ids[0]), adopt(t, h, ids[1]), adopt(t, h, ids[2])
+	told, silent, early := adopt(t, h, ids[0]), adopt(t, impatient, ids[1]), adopt(t, h, ids[2])
 	// As told, not as it is: so it shows whose word it was.
 	h.Told(ids[2], Exit{Code: 77})
 	early.quiet() // it lives
