@@ -27,10 +27,7 @@ type Host struct {
 	scans   scanner
 	notes   []string
 
-	// relayed says that Told will bring the exits of what we have adopted.
-	relayed atomic.Bool
-	// exitLooks is the constant of this name; tests want another one.
-	exitLooks int
+	relay relay
 
 	// groupByFD says that a group can be signalled through its leader's pidfd
 	// (PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9): such a signal can never meet
@@ -84,7 +81,7 @@ const (
 // this process but 0, 1 and 2 become close-on-exec.
 func NewHost(o Options) (*Host, error) {
 	h := &Host{opt: o, poller: poller{epoll: -1, wake: -1}, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{},
-		stopped: make(chan struct{}), exitLooks: exitLooks}
+		stopped: make(chan struct{}), relay: relay{looks: exitLooks}}
 	if err := h.open(); err != nil {
 		h.closeFiles()
 		return nil, err

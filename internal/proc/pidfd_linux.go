@@ -3,6 +3,7 @@ package proc
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -70,7 +71,7 @@ func (h *Host) foreignExit(p *Process) (e Exit, ok bool) {
 		if e, ok := h.keptExit(p.fd); ok {
 			return e, true
 		}
-		return Exit{Unknown: true}, !p.lookAgain(h.relayed.Load())
+		return Exit{Unknown: true}, !p.lookAgain(h.relay.on.Load())
 	}
 	if st.alive() {
 		return Exit{}, false
@@ -80,14 +81,14 @@ func (h *Host) foreignExit(p *Process) (e Exit, ok bool) {
 	if st.exit != 0 || unix.Geteuid() == 0 {
 		return fromWaitStatus(syscall.WaitStatus(st.exit)), true
 	}
-	return Exit{Unknown: true}, !p.lookAgain(!h.opt.NoPidfdInfo || h.relayed.Load())
+	return Exit{Unknown: true}, !p.lookAgain(!h.opt.NoPidfdInfo || h.relay.on.Load())
 }
 
 // lookAgain counts a look for an exit that somebody else must bring, if it may
 // still come.
 func (p *Process) lookAgain(mayCome bool) bool {
 	p.exitLooks++
-	return mayCome && p.exitLooks <= p.h.exitLooks
+	return mayCome && p.exitLooks <= p.h.relay.looks
 }
 
 // exitLooks bounds how often we look for the exit of a zombie that its
@@ -95,10 +96,16 @@ func (p *Process) lookAgain(mayCome bool) bool {
 // polls about half a second.
 const exitLooks = 15
 
+// relay is what we know of those who reap what we have adopted.
+type relay struct {
+	on    atomic.Bool // Told will bring the exits
+	looks int         // exitLooks; tests want another number
+}
+
 // Relayed says whether somebody who reaps what we have adopted tells us of it
 // by Told, so that an exit which the kernel does not keep is waited for, half a
 // second at most. Default: nobody does.
-func (h *Host) Relayed(on bool) { h.relayed.Store(on) }
+func (h *Host) Relayed(on bool) { h.relay.on.Store(on) }
 
 // Told brings how a process ended that we have adopted, from whoever has reaped
 // it. What is not watched here, or has been noticed before, is ignored.

@@ -122,7 +122,7 @@ func TestExitsOfReapedStrangers(t *testing.T) {
 func TestExitIsToldByItsReaper(t *testing.T) {
 	t.Parallel()
 	h, impatient := testHost(t, Options{NoPidfdInfo: true}), testHost(t, Options{NoPidfdInfo: true})
-	h.exitLooks = math.MaxInt
+	h.relay.looks = math.MaxInt
 	h.Relayed(true)
 	impatient.Relayed(true)
 	ids, end := children(t, 3)
