@@ -18,6 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == signalTeller {
+		tellSignals()
+	}
 	if os.Getenv("PERDURE_TEST_MAIN") != "" { // this test binary as the program itself
 		os.Exit(Main(os.Args[1:], newBench().seams))
 	}
