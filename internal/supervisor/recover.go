@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -112,8 +113,10 @@ func (s *Supervisor) buryHalf(name string, e control.Entry) {
 // resume is in each inbox before any of them runs: a word on its dependencies
 // must not make one decide before it has looked for what lives.
 func (s *Supervisor) resumeAll(ctx context.Context) error {
-	outcomes := make(chan error, len(s.actors))
-	for _, a := range s.actors {
+	// One that has been removed drops itself from the actors meanwhile.
+	all := slices.Collect(maps.Values(s.actors))
+	outcomes := make(chan error, len(all))
+	for _, a := range all {
 		a.mu.Lock()
 		a.draining = true
 		a.inbox = append(a.inbox, message{do: (*actor).resume, done: func(_ control.Record, err error) {
@@ -124,12 +127,12 @@ func (s *Supervisor) resumeAll(ctx context.Context) error {
 		}})
 		a.mu.Unlock()
 	}
-	for _, a := range s.actors {
+	for _, a := range all {
 		s.running.Add(1)
 		go a.drain()
 	}
 	var errs []error
-	for range s.actors {
+	for range all {
 		select {
 		case err := <-outcomes:
 			errs = append(errs, err)
