@@ -17,13 +17,13 @@ func TestTranscripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for how, o := range transports() {
+		o.Coalesce = time.Millisecond
 		for _, tr := range all {
 			if tr.ClientsOnly() {
 				continue
 			}
 			t.Run(how+"/"+tr.Name, func(t *testing.T) {
 				t.Parallel()
-				o.Coalesce = time.Millisecond
 				p := &player{w: unixWorld(t, o), bound: wiretest.Bound{}, conns: map[int]*worker{}}
 				for _, l := range tr.Lines {
 					p.play(t, l)
