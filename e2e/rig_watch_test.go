@@ -130,6 +130,15 @@ func (w *running) line(part string) string {
 	}
 }
 
+// lineAnywhere waits for a line that contains a text, wherever it comes.
+func (w *running) lineAnywhere(part string) string {
+	w.t.Helper()
+	w.mu.Lock()
+	w.next = 0
+	w.mu.Unlock()
+	return w.line(part)
+}
+
 func (w *running) signal(s syscall.Signal) {
 	w.t.Helper()
 	if err := w.cmd.Process.Signal(s); err != nil {
