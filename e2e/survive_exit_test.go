@@ -98,11 +98,8 @@ func (r *rig) checkEndings(known bool) {
 		e := r.event(0, want.name, "process.exited", nil)
 		got := fields(r.t, e)
 		code, has := got["code"].(float64)
-		// Where nobody lived, it is known only if the next supervisor came before
-		// init had reaped the process.
-		known := known || has
 		switch {
-		case !known && got["cause"] != "unknown":
+		case !known && (has || got["cause"] != "unknown"):
 			r.t.Errorf("%s: %s, though nobody can know", want.name, e.Data)
 		case known && (!has || code != want.code || got["signal"] != want.signal || got["cause"] != "exit"):
 			r.t.Errorf("%s: %s, it was %v %s", want.name, e.Data, want.code, want.signal)
@@ -235,9 +232,17 @@ func TestExitsOfTheAdopted(t *testing.T) {
 func TestExitsWhileNeitherLives(t *testing.T) {
 	t.Parallel()
 	r := newEndings(t)
+	for _, e := range endings() {
+		eventually(t, "the first words of "+e.name+" in its log", func() bool { return r.ok("logs", e.name) == "begun\n" })
+	}
 	info := r.info()
 	strikeAll(t, info.PID, info.SupervisorPID)
 	r.letThemEnd()
+	for _, e := range endings() {
+		pid := r.number(e.name+".pid", 0)
+		// As long as init has not reaped it, the next supervisor could still know.
+		eventually(t, "the last trace of "+e.name+" to go", func() bool { _, there := statOf(pid); return !there })
+	}
 	r.ok("up", "-d", "--no-wait")
 	r.checkEndings(false)
 	for _, e := range endings() {
