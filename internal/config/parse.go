@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,9 +95,10 @@ func invalidAt(file string, src []byte) place {
 
 // tooDeep counts what makes the parser recurse, roughly and from above: open
 // brackets anywhere, markers of lists, keys, tags and anchors within a line,
-// and the indent.
+// and the indent. In JSON only brackets do, however much stands in a line.
 func tooDeep(file string, src []byte) (place, string) {
 	line, col, open, marks, indent, lead := 1, 0, 0, 0, 0, true
+	isJSON := json.Valid(src)
 	for i, b := range src {
 		col++
 		switch b {
@@ -115,7 +117,7 @@ func tooDeep(file string, src []byte) (place, string) {
 		if lead = lead && b == ' '; lead {
 			indent++
 		}
-		if open > maxInline || indent > maxIndent || marks > 10*maxInline {
+		if open > maxInline || !isJSON && (indent > maxIndent || marks > 10*maxInline) {
 			return place{file: file, line: line, col: col}, "cannot read a file that is nested so deep"
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,6 +248,24 @@ func TestHugeFileIsRefused(t *testing.T) {
 	d := dir(t, map[string]string{"perdure.yaml": "x-a: " + strings.Repeat("a", MaxFileSize+1000)})
 	if c, list, err := Load(nil, LoadOptions{Dir: d}); err != nil || c != nil || len(list) == 0 {
 		t.Error("a file over the limit was taken", err)
+	}
+}
+
+// What a program writes is JSON in one line, with as many keys as it likes.
+func TestJSONInOneLine(t *testing.T) {
+	t.Parallel()
+	defs := map[string]map[string]string{}
+	for i := range 2000 {
+		defs[fmt.Sprintf("p%d", i)] = map[string]string{"command": "sleep 1", "restart": "never"}
+	}
+	text, err := json.Marshal(map[string]any{"version": 1, "processes": defs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := dir(t, map[string]string{"perdure.yaml": string(text)})
+	c, list, err := Load(nil, LoadOptions{Dir: d})
+	if err != nil || c == nil || len(c.Definitions) != len(defs) {
+		t.Errorf("%v, %v", err, list)
 	}
 }
 
