@@ -325,6 +325,27 @@ func (r *rig) numbers(name, stream, prefix string) (first, last int) {
 	return first, last
 }
 
+// writesOn waits until each process has written n more numbered lines than now.
+func (r *rig) writesOn(names []string, n int) {
+	r.t.Helper()
+	last := func(name string) int {
+		q := api.LogQuery{Names: []string{name}, Stream: "stdout", Lines: 1}
+		for l, err := range r.client().Logs(bounded(r.t), q) {
+			if err != nil {
+				r.t.Fatalf("the log of %s: %v", name, err)
+			}
+			if n, ok := numbered(l.Text, "line"); ok {
+				return n
+			}
+		}
+		return 0
+	}
+	for _, name := range names {
+		had := last(name)
+		eventually(r.t, fmt.Sprintf("%d more lines of %s", n, name), func() bool { return last(name) >= had+n })
+	}
+}
+
 // numbered reads "prefix N" or "prefix N filling".
 func numbered(text, prefix string) (int, bool) {
 	rest, ok := strings.CutPrefix(text, prefix+" ")

@@ -94,6 +94,7 @@ func TestServerKilledUnderLoad(t *testing.T) {
 			t.Fatalf("kill %d was noticed (-before +after):\n%s", i, diff)
 		}
 	}
+	r.writesOn(names.floods, 500)
 	r.rest()
 	events := r.allEvents()
 	c := audit(t, events)

@@ -59,6 +59,7 @@ func TestSupervisorKilledUnderLoad(t *testing.T) {
 		r.same(fmt.Sprintf("kill %d of both", i), before, stay)
 	}
 	r.progress(20)
+	r.writesOn(names.floods, 500)
 	r.rest()
 	c := audit(t, r.allEvents())
 	for i, name := range names.crashers {
