@@ -43,7 +43,8 @@ func measureLogs(ctx context.Context, b *bench, t *table, limit time.Duration) e
 		lines[name] = min(max(int(rate*1e6/100*span), 1_000_000), 20_000_000)
 	}
 	return b.interleave(ctx, t, turns{b.rounds + 1, limit}, func(ctx context.Context, p peer, round int) error {
-		if p == b.peers[0] {
+		// The floors have their turn with ours: who cannot capture has only one.
+		if _, ours := p.(*perdurePeer); ours {
 			for _, f := range floors {
 				n := max(lines[f.name], 1_000_000)
 				rate, err := b.pipeToFile(ctx, t, f.name, n, f.move, round > 0)

@@ -24,6 +24,10 @@ func measureRestart(ctx context.Context, b *bench, t *table, limit time.Duration
 			"p50 is the median of the rounds' medians; p99 is of all restarts.",
 		medians("paced p50", "paced p99", "at once p50", "at once p99")...)
 	t.Ratio, t.Base = "paced p50", "floor-go"
+	t.explain("The rest above the floor is what a supervisor owes that keeps records: the exit is read off the pidfd, group and cgroup are proven empty, the\n" +
+		"output is drained to its last byte, and the exit and the start are written to the journal, the latter before the fork. A supervisor at rest\n" +
+		"pays for it with cold caches and the wake-up of two threads, which is the difference between *paced* and *at once*. The floor does none of\n" +
+		"this.")
 	paced, burst := 10, 40
 	if b.quick {
 		paced = 3

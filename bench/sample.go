@@ -55,6 +55,21 @@ func killMarked(mark, child string) int {
 	return len(pids)
 }
 
+// parent is the parent of a process (proc_pid_stat(5)).
+func parent(pid int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // the name of our programs has no bracket
+	var state string
+	var ppid int
+	if _, err := fmt.Sscan(rest, &state, &ppid); err != nil {
+		return 0, fmt.Errorf("cannot read the parent of %d: %w", pid, err)
+	}
+	return ppid, nil
+}
+
 // pss is the sum of the proportional set sizes in bytes (smaps_rollup in
 // proc_pid_smaps(5)): pages that several processes share count once.
 func pss(pids []int) (float64, error) {

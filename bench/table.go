@@ -33,7 +33,9 @@ type table struct {
 	Row   string `json:"row"`
 	Title string `json:"title"`
 	// Text says what is measured and how.
-	Text    string   `json:"text"`
+	Text string `json:"text"`
+	// Why says what a figure that is not what we want is made of.
+	Why     string   `json:"why,omitempty"`
 	Columns []column `json:"columns"`
 	// Ratio is the column whose medians are told as a ratio to Base, too; its
 	// values are counted as rounds.
@@ -53,6 +55,9 @@ func newTable(row string, about about) *table {
 func (t *table) describe(title, text string, columns ...column) {
 	t.Title, t.Text, t.Columns = title, text, columns
 }
+
+// explain says below the table why our figures are no better.
+func (t *table) explain(text string) { t.Why = text }
 
 // medians are columns that tell the median.
 func medians(names ...string) []column {
@@ -189,6 +194,9 @@ func (t *table) markdown() string {
 			b.WriteString(" " + t.ratio(p) + " |")
 		}
 		fmt.Fprintf(&b, " %d |\n", t.rounds(p))
+	}
+	if t.Why != "" {
+		b.WriteString("\n" + t.Why + "\n")
 	}
 	for _, n := range t.Notes {
 		b.WriteString("\n- " + n)
