@@ -16,12 +16,30 @@ const maxIdleBuffer = 1 << 20
 // After an error the entry is not kept, but for an error of fsync (SyncEvery 0),
 // which leaves that open. A later Append may succeed.
 func (j *Journal) Append(key string, payload []byte) (uint64, error) {
-	return j.appendOne(key, payload, kindData)
+	return j.durably(j.Write(key, payload))
 }
 
 // Delete adds an entry that removes key; its payload is for readers.
 func (j *Journal) Delete(key string, payload []byte) (uint64, error) {
+	return j.durably(j.WriteDelete(key, payload))
+}
+
+// Write is Append without the wait for an fsync; Durable waits for it. After an
+// error the entry is not kept.
+func (j *Journal) Write(key string, payload []byte) (uint64, error) {
+	return j.appendOne(key, payload, kindData)
+}
+
+// WriteDelete is Delete without the wait for an fsync.
+func (j *Journal) WriteDelete(key string, payload []byte) (uint64, error) {
 	return j.appendOne(key, payload, kindDelete)
+}
+
+func (j *Journal) durably(seq uint64, err error) (uint64, error) {
+	if err == nil {
+		err = j.Durable(seq)
+	}
+	return seq, err
 }
 
 func (j *Journal) appendOne(key string, payload []byte, kind byte) (uint64, error) {
@@ -43,7 +61,7 @@ func (j *Journal) appendOne(key string, payload []byte, kind byte) (uint64, erro
 	seq := j.seq
 	j.wrote()
 	j.mu.Unlock()
-	return seq, j.afterWrite(seq)
+	return seq, nil
 }
 
 // AppendAll adds entries in order, in one write, and returns the number of the
@@ -84,7 +102,7 @@ func (j *Journal) AppendAll(entries []Entry) (uint64, error) {
 	seq := j.seq
 	j.wrote()
 	j.mu.Unlock()
-	return seq, j.afterWrite(seq)
+	return j.durably(seq, nil)
 }
 
 func (e Entry) kind() byte {
@@ -166,7 +184,7 @@ func (j *Journal) wrote() {
 		close(j.wake)
 		j.wake = nil
 	}
-	if j.syncState.interval() > 0 {
+	if j.syncState.interval() >= 0 {
 		j.syncState.wake()
 	}
 }

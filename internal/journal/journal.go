@@ -53,6 +53,9 @@ type Options struct {
 	// by concurrent callers; below 0 there is no fsync. DefaultSyncEvery is
 	// what the supervisor uses. SetSyncEvery changes it.
 	SyncEvery time.Duration
+	// OnSync is told when an fsync fails or is slow, and when that is over. It may
+	// append, and must not wait for an fsync. May be nil.
+	OnSync func(SyncHealth)
 	// MaxBytes bounds all segments together; the oldest beyond it are dropped
 	// and counted, acknowledged or not. Default 256 MiB.
 	MaxBytes int64
@@ -109,6 +112,10 @@ type Repair struct {
 func (r Repair) String() string {
 	return fmt.Sprintf("%s: %s at offset %d, %d bytes", r.File, r.Kind, r.Offset, r.Bytes)
 }
+
+// Lost says that the damage may have taken entries with it. An unfinished write
+// was none yet.
+func (r Repair) Lost() bool { return r.Kind != "torn_tail" && r.Kind != "header" }
 
 // GapError tells a reader that entries between its place and First are gone:
 // removed, dropped beyond MaxBytes, damaged or (after a power cut) maybe never
@@ -219,7 +226,7 @@ func open(dir string, o Options, d disk, boot uint64) (*Journal, Report, error) 
 		dir: dir, opts: o.withDefaults(), disk: d, boot: boot,
 		latest: map[string]position{}, done: make(chan struct{}),
 	}
-	j.syncState.begin(o.SyncEvery)
+	j.syncState.begin(o.SyncEvery, o.OnSync)
 	rep, err := j.recover()
 	if err != nil {
 		if j.file != nil {
@@ -229,7 +236,7 @@ func open(dir string, o Options, d disk, boot uint64) (*Journal, Report, error) 
 	}
 	rep.Segments, rep.LastSeq = len(j.segs), j.seq
 	if o.SyncEvery >= 0 {
-		j.syncState.running.Go(j.syncLoop)
+		j.startSyncLoop()
 	}
 	return j, rep, nil
 }

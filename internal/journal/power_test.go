@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -455,6 +456,117 @@ func TestSyncInterval(t *testing.T) {
 		j.SetSyncEvery(time.Second)
 		step("waits longer", 1, 999*time.Millisecond)
 		step("", 0, time.Millisecond)
+		j.SetSyncEvery(-1)
+		step("waits for ever", 1, time.Hour)
+		j.SetSyncEvery(time.Hour)
+		step("", 1, 59*time.Minute)
+		j.SetSyncEvery(time.Second)
+		step("", 1, 999*time.Millisecond)
+		step("", 0, time.Millisecond)
+		step("is overtaken", 1, 0)
+		j.SetSyncEvery(0)
+		step("", 0, time.Millisecond)
+		seq, err := j.Write("k", []byte("is not waited for"))
+		if err == nil {
+			err = j.Durable(seq)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		step("", 0, 0)
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// lazyDisk takes its time for an fsync, or refuses it.
+type lazyDisk struct {
+	*forgetful
+	mu   sync.Mutex
+	took time.Duration
+	err  error
+}
+
+type lazyFile struct {
+	file
+	d *lazyDisk
+}
+
+func (d *lazyDisk) open(path string, create bool) (file, error) {
+	f, err := d.forgetful.open(path, create)
+	return &lazyFile{f, d}, err
+}
+
+func (d *lazyDisk) be(took time.Duration, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.took, d.err = took, err
+}
+
+func (f *lazyFile) Sync() error {
+	f.d.mu.Lock()
+	took, err := f.d.took, f.d.err
+	f.d.mu.Unlock()
+	if took > 0 {
+		<-time.After(took)
+	}
+	if err != nil {
+		return err
+	}
+	return f.file.Sync()
+}
+
+// An fsync that fails or is slow is told once, when it begins, and once when it is
+// over; whoever is told may append.
+func TestSyncHealthIsTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var told []string
+		var j *Journal
+		d := &lazyDisk{forgetful: newForgetful()}
+		o := Options{SyncEvery: time.Second, OnSync: func(h SyncHealth) {
+			mu.Lock()
+			told = append(told, fmt.Sprintf("%v %v", h.Err, h.Slow))
+			mu.Unlock()
+			mustAppend(t, j, "told", "x")
+		}}
+		j, _, err := open(t.TempDir(), o, d, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := func(what string, wait time.Duration, lines ...string) {
+			t.Helper()
+			<-time.After(wait)
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if !slices.Equal(told, lines) {
+				t.Errorf("%s: told %q, want %q", what, told, lines)
+			}
+			told = nil
+		}
+		mustAppend(t, j, "k", "1")
+		want("all is well", time.Minute)
+		d.be(time.Minute, nil)
+		mustAppend(t, j, "k", "2")
+		want("not slow yet", time.Second+SlowSync-time.Millisecond)
+		want("slow while it lasts", time.Millisecond, "<nil> true")
+		want("told once", 10*time.Minute)
+		d.be(0, nil)
+		mustAppend(t, j, "k", "quick")
+		want("quick again", time.Second, "<nil> false")
+		d.be(0, syscall.EIO)
+		mustAppend(t, j, "k", "3")
+		want("it fails", time.Second, syscall.EIO.Error()+" false")
+		// What is appended now begins a segment, which cannot be made durable either.
+		if _, err := j.Append("k", nil); !errors.Is(err, syscall.EIO) {
+			t.Errorf("an append on a disk that has failed: %v", err)
+		}
+		d.be(0, nil)
+		mustAppend(t, j, "k", "4")
+		want("it works again", time.Second, "<nil> false")
 		if err := j.Close(); err != nil {
 			t.Error(err)
 		}
