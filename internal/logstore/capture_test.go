@@ -202,6 +202,61 @@ func TestTrouble(t *testing.T) {
 	equal(t, texts(lines(t, p, "web", Query{Lines: -1})), "o:kept\n")
 }
 
+// What cannot be stored is discarded where that is the policy: the child never
+// waits, the bytes are counted, and the line that was cut is no part of the next.
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	told := make(chan Trouble, 10)
+	c, err := NewCapture(Options{LogDir: p.logs, RunDir: p.run, OnTrouble: func(_ string, tr Trouble) { told <- tr },
+		OnError: func(name string, err error) { t.Errorf("%s: %v", name, err) }})
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	s := open(t, c, "web", Retention{Drop: true})
+	out, errs := ends(t, s)
+	// A file where the directory should be: nothing can be stored.
+	must(t, os.WriteFile(filepath.Join(p.logs, "web"), nil, 0o600))
+	write(t, out, "a\nbc")
+	if tr := <-told; tr.Err == nil || !tr.Drops {
+		t.Fatalf("told %+v", tr)
+	}
+	more := strings.Repeat("x", 3<<20) // more than any FIFO holds
+	write(t, out, more)
+	write(t, errs, "warn\n")
+	must(t, s.Drain())
+	must(t, os.Remove(filepath.Join(p.logs, "web")))
+	if tr := <-told; tr.Err != nil || !tr.Drops || tr.Lost != int64(len("a\nbc")+len(more)+len("warn\n")) {
+		t.Fatalf("told %+v", tr)
+	}
+	put(t, s, out, "d\n")
+	equal(t, texts(lines(t, p, "web", Query{Lines: -1})), "o:d\n")
+}
+
+// The policy is changed while nothing can be stored: a child that waits goes on,
+// and one that was not to wait does.
+func TestDropIsChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	told := make(chan error, 10)
+	s := open(t, newCapture(t, p, func(_ string, err error) { told <- err }), "web", Retention{})
+	out, _ := ends(t, s)
+	must(t, os.WriteFile(filepath.Join(p.logs, "web"), nil, 0o600))
+	write(t, out, "lost\n")
+	if err := <-told; err == nil {
+		t.Fatal("no error was told")
+	}
+	s.Configure(Retention{Drop: true})
+	write(t, out, strings.Repeat("x", 3<<20)) // it would wait for ever
+	must(t, s.Drain())
+	s.Configure(Retention{})
+	write(t, out, "kept\n")
+	must(t, os.Remove(filepath.Join(p.logs, "web")))
+	if err := <-told; err != nil {
+		t.Fatal("told twice:", err)
+	}
+	equal(t, texts(lines(t, p, "web", Query{Lines: -1})), "o:kept\n")
+}
+
 func TestNamesAndFIFOs(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)

@@ -180,6 +180,12 @@ func (c *Capture) report(name string, err error) {
 	}
 }
 
+func (c *Capture) trouble(name string, t Trouble) {
+	if c.o.OnTrouble != nil {
+		c.o.OnTrouble(name, t)
+	}
+}
+
 // loop serves each FIFO that has bytes, a bounded piece in turn.
 func (c *Capture) loop() {
 	defer close(c.done)

@@ -45,11 +45,25 @@ type Options struct {
 	// LogDir gets one directory per process, RunDir the FIFOs. Both are made
 	// with mode 0700 where they do not exist.
 	LogDir, RunDir string
-	// OnError tells that the output of a process cannot be stored (once, when it
-	// begins), and with a nil error that it is stored again. Meanwhile the bytes
-	// wait in the FIFO, and the process waits with them. It must not block and
+	// OnTrouble tells that the output of a process cannot be stored, once, when it
+	// begins, and without an Err that it is stored again. It must not block and
 	// must not call the Sink. May be nil.
+	OnTrouble func(name string, t Trouble)
+	// OnError tells what went wrong with closed segments: packing, removing. The
+	// same holds for it.
 	OnError func(name string, err error)
+}
+
+// Trouble says whether the output of a process can be stored. While it cannot,
+// the bytes wait in the FIFO, and the process waits with them, or they are
+// discarded (Retention.Drop). It is tried again every second.
+type Trouble struct {
+	// Err is why it cannot be stored; nil when it is stored again.
+	Err error
+	// Drops says that output is discarded meanwhile.
+	Drops bool
+	// Lost is, without an Err, how many bytes were discarded.
+	Lost int64
 }
 
 // Retention says when a segment is closed and how long closed ones are kept.
@@ -66,6 +80,9 @@ type Retention struct {
 	MaxFiles int
 	// Compress packs closed segments with gzip, in the background.
 	Compress bool
+	// Drop discards output that cannot be stored, so that the process never waits
+	// for the disk. What was discarded is counted, see Trouble.
+	Drop bool
 }
 
 func (r Retention) normal() Retention {

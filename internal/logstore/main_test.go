@@ -102,7 +102,11 @@ func newPlace(t testing.TB) place {
 
 func newCapture(t testing.TB, p place, onError func(string, error)) *Capture {
 	t.Helper()
-	c, err := NewCapture(Options{LogDir: p.logs, RunDir: p.run, OnError: onError})
+	o := Options{LogDir: p.logs, RunDir: p.run, OnError: onError}
+	if onError != nil {
+		o.OnTrouble = func(name string, t Trouble) { onError(name, t.Err) }
+	}
+	c, err := NewCapture(o)
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
 	return c

@@ -39,9 +39,10 @@ type Sink struct {
 	slot    uint32
 	full    [2]uint8 // how often in sequence the FIFO was found full
 	size    [2]uint8 // how often it was grown
-	failing bool
-	copying bool // the file system cannot splice
-	adopted bool // it was looked whether an earlier capture has left files
+	failing bool     // nothing can be stored: the FIFOs are not read, or discarded
+	lost    int64    // bytes that were discarded since then
+	copying bool     // the file system cannot splice
+	adopted bool     // it was looked whether an earlier capture has left files
 	closed  bool
 }
 
@@ -144,56 +145,28 @@ func (s *Sink) Configure(r Retention) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keepFor = r.normal()
+	if s.failing && !s.closed {
+		s.watch(s.keepFor.Drop)
+	}
 }
 
 // serve moves one turn of a stream. Called by the capture's loop.
 func (s *Sink) serve(stream int) {
 	s.mu.Lock()
 	if s.closed || s.failing {
+		if !s.closed && s.keepFor.Drop {
+			s.discard(stream, turn)
+		}
 		s.mu.Unlock()
 		return
 	}
 	_, err := s.pump(stream, turn)
+	drops := s.keepFor.Drop
 	if err != nil {
-		s.pause(true)
+		s.fail()
 	}
 	s.mu.Unlock()
-	s.tell(err)
-}
-
-// pause stops or goes on to watch the FIFOs. Called with the lock.
-func (s *Sink) pause(on bool) {
-	s.failing = on
-	for i, fd := range s.fifo {
-		s.c.poll.pause(int(fd), s.slot, i, on)
-	}
-}
-
-// tell reports an error that began an episode. Called without the lock.
-func (s *Sink) tell(err error) {
-	if err == nil {
-		return
-	}
-	s.c.fail(s)
-	s.c.report(s.name, fmt.Errorf("cannot store the output of %q (it waits): %w", s.name, err))
-}
-
-// again tries to store what failed.
-func (s *Sink) again() {
-	s.mu.Lock()
-	if s.closed || !s.failing {
-		s.mu.Unlock()
-		return
-	}
-	err := s.drain()
-	if err != nil {
-		s.mu.Unlock()
-		return
-	}
-	s.pause(false)
-	s.mu.Unlock()
-	s.c.recovered(s)
-	s.c.report(s.name, nil)
+	s.tell(err, drops)
 }
 
 // pump moves at most limit bytes of a stream into the segment. Called with the
@@ -210,6 +183,12 @@ func (s *Sink) pump(stream int, limit int64) (int64, error) {
 	}
 	limit = max(1, min(limit, 2*s.keepFor.MaxSize-w.size()))
 	n, err := s.move(stream, w, limit)
+	if errors.Is(err, unix.EFBIG) && n == 0 && w.off > 0 {
+		// A limit of file sizes (setrlimit(2)) that is below ours.
+		if err = s.rotate(); err == nil {
+			return s.pump(stream, limit)
+		}
+	}
 	if n > 0 {
 		w.off += n
 		w.end[stream] = w.off
@@ -289,29 +268,42 @@ func (s *Sink) Drain() error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	begins := !s.failing
+	begins, drops := !s.failing, s.keepFor.Drop
 	err := s.drain()
 	if err == nil && s.w == nil && !s.adopted {
 		err = s.adopt()
 		s.adopted = err == nil
 	}
-	if err == nil && s.w != nil && s.w.open {
-		if err = s.w.mark(tagBreak, nowMicros()); err == nil {
-			s.w.open = false
-		}
+	if err == nil && !(s.failing && drops) {
+		err = s.endLines()
 	}
 	begins = begins && err != nil
 	if begins {
-		s.pause(true)
+		s.fail()
+	}
+	if err != nil && drops {
+		err = errors.Join(err, s.drain()) // which discards
 	}
 	s.mu.Unlock()
 	if begins {
-		s.tell(err)
+		s.tell(err, drops)
 	}
-	if err != nil {
+	if err != nil && !drops {
 		return fmt.Errorf("cannot store the last output of %q (it is kept in the FIFO): %w", s.name, err)
 	}
 	return nil
+}
+
+// endLines marks that what comes next is no continuation of a line.
+func (s *Sink) endLines() error {
+	if s.w == nil || !s.w.open {
+		return nil
+	}
+	err := s.w.mark(tagBreak, nowMicros())
+	if err == nil {
+		s.w.open = false
+	}
+	return err
 }
 
 // adopt opens the writer if there are files: a line that an earlier capture
@@ -328,7 +320,8 @@ func (s *Sink) adopt() error {
 }
 
 // drain moves as many bytes as wait at its beginning: one that still writes
-// cannot hold it.
+// cannot hold it. While nothing can be stored it discards them, where that is
+// the policy.
 func (s *Sink) drain() error {
 	for stream, fd := range s.fifo {
 		left, err := unix.IoctlGetInt(int(fd), fionread)
@@ -336,6 +329,10 @@ func (s *Sink) drain() error {
 			return fmt.Errorf("cannot ask a FIFO: %w", err)
 		}
 		left += len(s.stash[stream])
+		if s.failing && s.keepFor.Drop {
+			s.discard(stream, left)
+			continue
+		}
 		for left > 0 {
 			n, err := s.pump(stream, int64(left))
 			if err != nil {
