@@ -28,7 +28,7 @@ func (s *Store) explain(doing string, err error) error {
 	switch e.Code() & 0xff { // the primary code, see sqlite.org/rescode.html
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
 		code = api.CodeFailed
-		hint = "the file is damaged; stop Perdure, move the file and those with -wal and -shm behind its name aside, and start again: " +
+		hint = "the file is damaged; the next server moves it aside and makes a new one: " +
 			"its events, jobs and schedules are lost, no process is touched"
 	case lib.SQLITE_FULL:
 		hint = "the disk is full; free some space, then it goes on"
@@ -48,6 +48,29 @@ func (s *Store) explain(doing string, err error) error {
 		hint = "this should not happen; please report it"
 	}
 	return fmt.Errorf("%w: %w", api.Errorf(code, "cannot %s %s (%s)", doing, s.path, hint), err)
+}
+
+// Cause says in a word why the file could not be written: "full", "read_only",
+// "damaged" or "error".
+func Cause(err error) string {
+	var e *driver.Error
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "full"
+	case errors.Is(err, syscall.EROFS):
+		return "read_only"
+	case Damaged(err):
+		return "damaged"
+	case !errors.As(err, &e):
+		return "error"
+	}
+	switch e.Code() & 0xff {
+	case lib.SQLITE_FULL:
+		return "full"
+	case lib.SQLITE_READONLY:
+		return "read_only"
+	}
+	return "error"
 }
 
 // stale says whether the connection itself may be what is wrong, so that a new

@@ -5,13 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -25,7 +25,7 @@ const readers = 3
 // Options say how the file is used. The pragmas are those of
 // sqlite.org/pragma.html.
 type Options struct {
-	// Synchronous is NORMAL (the default: what is committed survives the death
+	// Synchronous is what the store begins with (SetSynchronous): NORMAL (the default: what is committed survives the death
 	// of every process, a loss of power may take the last transactions), FULL
 	// (each commit waits for the disk), EXTRA or OFF.
 	Synchronous string
@@ -68,7 +68,8 @@ func (o Options) filled() (Options, error) {
 type Store struct {
 	path   string
 	opts   Options
-	writer *writer // nil after an error that a new connection may cure; the writer goroutine owns it
+	mode   atomic.Pointer[string] // synchronous, as it shall be
+	writer *writer                // nil after an error that a new connection may cure; the writer goroutine owns it
 	read   *sql.DB
 	sink   func([]api.Event)
 
@@ -96,6 +97,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path, opts: o, queue: make(chan *request, queueLength), closed: make(chan struct{}), ended: make(chan struct{})}
+	s.mode.Store(&o.Synchronous)
 	// SQLite gives the -wal and -shm files the mode of this one.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -148,8 +150,16 @@ func (s *Store) openWriter(ctx context.Context) (*writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s.writer = &writer{db: db, conn: conn, stmts: map[string]*sql.Stmt{}}
+	s.writer = &writer{db: db, conn: conn, mode: s.opts.Synchronous, stmts: map[string]*sql.Stmt{}}
 	return s.writer, nil
+}
+
+// SetSynchronous changes Options.Synchronous for the transactions to come. A word
+// that is none of its values is passed over.
+func (s *Store) SetSynchronous(mode string) {
+	if o, err := (Options{Synchronous: mode}).filled(); err == nil {
+		s.mode.Store(&o.Synchronous)
+	}
 }
 
 // dropWriter gives the writer up after an error, if a new one may do better.
@@ -208,18 +218,4 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 		return errors.Join(s.explain("back up the database", err), os.Remove(path))
 	}
 	return nil
-}
-
-// MoveAside renames the file and what belongs to it, and returns the new path.
-// It is for an operator's command while no Perdure uses the file. A new file is
-// made at the next Open; events then count from 1 again.
-func MoveAside(path string, now time.Time) (string, error) {
-	to := fmt.Sprintf("%s.damaged-%s", path, now.UTC().Format("20060102T150405.000Z"))
-	for _, end := range []string{"-wal", "-shm", ""} {
-		err := os.Rename(path+end, to+end)
-		if err != nil && !(end != "" && errors.Is(err, fs.ErrNotExist)) {
-			return "", fmt.Errorf("cannot move %s aside: %w", path+end, err)
-		}
-	}
-	return to, nil
 }

@@ -40,6 +40,35 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// A changed synchronous holds for the next transaction, and for the connection
+// that takes a failed one's place.
+func TestSetSynchronous(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "p.db"), Options{})
+	want := func(mode int) {
+		t.Helper()
+		var have int
+		err := s.Update(t.Context(), func(store.Tx) error {
+			return s.writer.conn.QueryRowContext(context.Background(), `PRAGMA synchronous`).Scan(&have)
+		})
+		if err != nil || have != mode {
+			t.Errorf("synchronous is %d, want %d: %v", have, mode, err)
+		}
+	}
+	want(1)
+	s.SetSynchronous("full")
+	want(2)
+	_ = s.Update(t.Context(), func(store.Tx) error { return s.dropWriter(context.Canceled) })
+	want(2)
+	s.SetSynchronous("nonsense")
+	want(2)
+	s.SetSynchronous("OFF")
+	want(0)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReopenKeepsSequence(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "p.db")
@@ -111,6 +140,8 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	}
 	_, err := Open(t.Context(), path, Options{})
 	wantError(t, err, api.CodeFailed, path, "newer Perdure", "99")
+	_, err = OpenSound(t.Context(), path, Options{}, time.Now(), nil)
+	wantError(t, err, api.CodeFailed, path, "newer Perdure", "99")
 }
 
 func TestDamagedFileIsNamedAndMovedAside(t *testing.T) {
@@ -135,6 +166,73 @@ func TestDamagedFileIsNamedAndMovedAside(t *testing.T) {
 	s := open(t, path, Options{})
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file that is none, one that is cut short and one that was found damaged in use
+// are moved aside. The new one begins with a word about it, and above all numbers
+// that were given.
+func TestOpenSoundReplacesADamagedFile(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"no database": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("junk "), 5000), 0o600) },
+		"cut short":   func(path string) error { return os.Truncate(path, 3*4096) },
+		"found so":    MarkDamaged,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "p.db")
+			tell := func(old string, why error) api.Event {
+				return api.Event{Type: "told", Time: time.Now(), Data: []byte(fmt.Sprintf("%q", old+" "+why.Error()))}
+			}
+			sound := func() *Store {
+				t.Helper()
+				s, err := OpenSound(t.Context(), path, Options{}, time.Now(), tell)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := sound()
+			if err := s.Commit(t.Context(), &event.Batch{Source: "j", Cursor: 7, Events: storetest.Make(500)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(path); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = sound()
+			first, last, err := s.Bounds(t.Context())
+			if err != nil || first != last || first <= 500 {
+				t.Errorf("events from %d to %d, %v", first, last, err)
+			}
+			if cursor, err := s.Cursor(t.Context(), "j"); err != nil || cursor != 0 {
+				t.Errorf("the cursor is %d, %v: what the journal has is not read again", cursor, err)
+			}
+			aside, err := filepath.Glob(path + ".damaged-*Z")
+			if err != nil || len(aside) != 1 {
+				t.Fatalf("moved aside: %q, %v", aside, err)
+			}
+			if got, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(got, before) {
+				t.Errorf("the old file was not kept as it was (%v)", err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = sound() // it is sound now
+			if _, again, err := s.Bounds(t.Context()); err != nil || again != last {
+				t.Errorf("opened again it ends with %d, not %d: %v", again, last, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

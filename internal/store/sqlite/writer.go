@@ -39,6 +39,7 @@ type request struct {
 type writer struct {
 	db      *sql.DB
 	conn    *sql.Conn
+	mode    string // of synchronous
 	stmts   map[string]*sql.Stmt
 	pending []*api.Event // of the open transaction, inserted at its end
 	told    []api.Event  // what tx.Emit was given; pending points into it
@@ -190,6 +191,9 @@ func (s *Store) carryOut(ctx context.Context, group []*request) {
 	}
 	w, err := s.openWriter(ctx)
 	if err == nil {
+		err = w.follow(ctx, *s.mode.Load())
+	}
+	if err == nil {
 		err = w.run(ctx, group)
 	}
 	if err != nil {
@@ -213,6 +217,19 @@ func (s *Store) carryOut(ctx context.Context, group []*request) {
 		}
 		r.done <- r.err
 	}
+}
+
+// follow takes a changed synchronous over. SQLite does not do so within a
+// transaction.
+func (w *writer) follow(ctx context.Context, mode string) error {
+	if w.mode == mode {
+		return nil
+	}
+	if _, err := w.conn.ExecContext(ctx, "PRAGMA synchronous="+mode); err != nil {
+		return err
+	}
+	w.mode = mode
+	return nil
 }
 
 // publish tells the sink of committed events, in order.
