@@ -162,6 +162,9 @@ func Inherited(path string, fd int) (*Lock, error) {
 func Held(path string) (pid int, held bool) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
 	if err != nil {
+		f, err = os.Open(path) // on a file system that cannot be written now
+	}
+	if err != nil {
 		return 0, false
 	}
 	defer func() { _ = f.Close() }()
