@@ -329,6 +329,10 @@ type Logs struct {
 	MaxFiles int `json:"max_files,omitempty" yaml:"max_files,omitempty"`
 	// Compress packs closed segments with gzip. Default true.
 	Compress *bool `json:"compress,omitempty" yaml:"compress,omitempty"`
+	// OnFull says what becomes of output that cannot be stored, because the disk is
+	// full or fails: "block" (default: it waits, and so does a process that writes
+	// more than its pipe holds) or "drop" (it is discarded and counted).
+	OnFull string `json:"on_full,omitempty" yaml:"on_full,omitempty"`
 }
 
 // Dependency is something that must hold before a process starts. Exactly one

@@ -15,6 +15,8 @@ type Info struct {
 	// StateDir is where its files are; Files are the configuration files.
 	StateDir string   `json:"state_dir"`
 	Files    []string `json:"files,omitempty"`
+	// Troubles are what cannot be written now, the gravest first.
+	Troubles []Trouble `json:"troubles,omitempty"`
 }
 
 // UpgradeRequest asks that another program take the place of supervisor and
@@ -151,6 +153,11 @@ type Settings struct {
 	// TokenFile holds the bearer token for TCP, at least 16 characters; the
 	// file must not be readable by others.
 	TokenFile string `json:"token_file,omitempty" yaml:"token_file,omitempty"`
+	// Sync says when what happens is safe from a power cut: the longest time until
+	// the journal is flushed to the disk, such as "100ms" (default), which a power
+	// cut may lose; "0s" starts nothing before it is safe; "off" leaves it to the
+	// system. The event log follows it: see docs/reference/durability.md.
+	Sync string `json:"sync,omitempty" yaml:"sync,omitempty"`
 	// Events says how long events are kept.
 	Events Retention `json:"events,omitzero" yaml:"events,omitempty"`
 	// Watchdog takes the settings of other systems over.

@@ -167,6 +167,30 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
+// ps and status tell in one line above all else what cannot be written; where all
+// is well, and in JSON, there is no such line.
+func TestTroublesAreTold(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"ps"}, {"status", "web"}} {
+		b := newBench()
+		if _, out, _ := b.run(t, args...); strings.Contains(out, "!") {
+			t.Errorf("%q without trouble:\n%s", args, out)
+		}
+		b.troubles = []api.Trouble{
+			{Kind: api.TroubleJournal, Since: time.Date(2026, 3, 1, 11, 57, 0, 0, time.UTC), Cause: "full", Error: "no space left on device", Effect: "starts wait"},
+			{Kind: api.TroubleOutput, Name: "web"}}
+		_, out, _ := b.run(t, args...)
+		first, _, _ := strings.Cut(out, "\n")
+		want := "! the journal cannot be written (no space left on device): starts wait, for 3m"
+		if !strings.HasPrefix(first, want) || !strings.HasSuffix(first, " (and 1 more); see `perdure doctor`") {
+			t.Errorf("%q begins with %q, want %q …", args, first, want)
+		}
+		if _, out, _ := b.run(t, append(args, "--json")...); strings.Contains(out, "no space left") {
+			t.Errorf("%q in JSON:\n%s", args, out)
+		}
+	}
+}
+
 func TestVerbsSendWhatTheySay(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string][]string{

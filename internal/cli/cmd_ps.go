@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,8 @@ func (a *app) cmdPs() *cobra.Command {
 	var watch bool
 	cmd := command("ps [GLOB...]", "Show the processes: what runs, how it is, and why", `
 A table of all processes, or of those whose names match. The last column says
-why a process is in its state and when it will, or will not, start again. On a
+why a process is in its state and when it will, or will not, start again. A line
+above it tells what Perdure cannot write now, if the disk is in trouble. On a
 narrow terminal the least important columns are left out; --json has them all.`, `
 perdure ps
 perdure ps 'web-*'
@@ -53,11 +55,23 @@ func (a *app) ps(ctx context.Context, c Client, globs []string) error {
 		}
 		return a.printJSON(list)
 	}
+	if err := a.troubles(ctx, c, a.out); err != nil {
+		return err
+	}
 	if len(list) == 0 {
 		a.say("no processes")
 		return nil
 	}
 	return render.Processes(a.out, a.style(), a.columns(), a.now(), list)
+}
+
+// troubles writes a line about what cannot be written now, if there is anything.
+func (a *app) troubles(ctx context.Context, c Client, w io.Writer) error {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return nil // what was asked for is there; who does not answer is told by doctor
+	}
+	return render.Troubles(w, a.style(), a.columns(), a.now(), info.Troubles)
 }
 
 // psWatch draws the table until ctx ends. On a terminal it draws over itself;
@@ -73,7 +87,7 @@ func (a *app) psWatch(ctx context.Context, c Client, globs []string) error {
 		if err != nil {
 			return err
 		}
-		if err := a.psFrame(list); err != nil {
+		if err := a.psFrame(ctx, c, list); err != nil {
 			return err
 		}
 		select {
@@ -84,11 +98,14 @@ func (a *app) psWatch(ctx context.Context, c Client, globs []string) error {
 	}
 }
 
-func (a *app) psFrame(list []api.Process) error {
+func (a *app) psFrame(ctx context.Context, c Client, list []api.Process) error {
 	if a.flags.json {
 		return a.printLineJSON(list)
 	}
 	var frame bytes.Buffer
+	if err := a.troubles(ctx, c, &frame); err != nil {
+		return err
+	}
 	if err := render.Processes(&frame, a.style(), a.columns(), a.now(), list); err != nil {
 		return err
 	}

@@ -64,5 +64,8 @@ func (a *app) status(ctx context.Context, c Client, name string, lines, exits in
 	if a.flags.json {
 		return a.printJSON(view)
 	}
+	if err := a.troubles(ctx, c, a.out); err != nil {
+		return err
+	}
 	return render.Status(a.out, a.style(), a.columns(), a.now(), view)
 }

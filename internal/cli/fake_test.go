@@ -41,12 +41,13 @@ type fake struct {
 	reload    api.ReloadResult
 	config    api.Config
 	findings  []api.Finding
+	troubles  []api.Trouble
 	shutdowns []time.Duration
 	block     chan struct{} // Command waits for it, if set
 }
 
 func (f *fake) Info(context.Context) (api.Info, error) {
-	return api.Info{Version: "v0", PID: 1, SupervisorPID: 2}, f.away
+	return api.Info{Version: "v0", PID: 1, SupervisorPID: 2, Troubles: f.troubles}, f.away
 }
 
 func (f *fake) Processes(_ context.Context, globs ...string) ([]api.Process, error) {

@@ -160,6 +160,8 @@ func (s shape) property(t reflect.Type, name string) map[string]any {
 	}
 	out := map[string]any{"type": []string{"string", "number", "null"}}
 	switch name {
+	case "Settings.Sync":
+		out["pattern"] = `^off$|^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+$|^0$|` + variable
 	case "HTTPProbe.URL":
 		out["pattern"] = `^https?://.|` + variable
 	case "TCPProbe.Address":

@@ -67,6 +67,10 @@ type Info struct {
 	OpenSeq uint64 `json:"open_seq"`
 	// Notes are what doctor should know, such as "cgroup v2 is not writable: …".
 	Notes []string `json:"notes,omitempty"`
+	// Damage is what the journal had lost when the supervisor opened it.
+	Damage []string `json:"damage,omitempty"`
+	// Troubles are what cannot be written now.
+	Troubles []api.Trouble `json:"troubles,omitempty"`
 	// Failed says why the supervisor has not become another program when it was
 	// last asked to; empty when it has, or was not asked.
 	Failed string `json:"failed,omitempty"`
@@ -87,6 +91,17 @@ type ApplyRequest struct {
 	Hold bool `json:"hold,omitempty"`
 	// Source is "file" or "api".
 	Source string `json:"source"`
+	// Settings are taken over before the definitions; nil leaves them as they are.
+	// They are journaled, and are those of every later supervisor.
+	Settings *Settings `json:"settings,omitempty"`
+}
+
+// Settings are what the supervisor works by, besides the definitions.
+type Settings struct {
+	// Sync is the group-commit interval of the journal: the longest time from the
+	// write of an entry to its fsync, and what a power cut may lose. 0: nothing is
+	// begun before its entry is durable; below 0: there is no fsync.
+	Sync api.Duration `json:"sync"`
 }
 
 // ApplyResult lists names.
@@ -194,11 +209,16 @@ type Entry struct {
 	Exit *int `json:"exit,omitempty"`
 	// Boot is set in the entries that begin or end a boot of Perdure.
 	Boot *Boot `json:"boot,omitempty"`
+	// Settings are set in the entries that change them.
+	Settings *Settings `json:"settings,omitempty"`
 }
 
 // Event is an event before it has a place in the log.
 type Event struct {
-	Type       string          `json:"type"`
+	Type string `json:"type"`
+	// Time is when it happened, if that was long before its entry could be
+	// written; zero means the time of the entry.
+	Time       time.Time       `json:"time,omitzero"`
 	ProcessID  string          `json:"process_id,omitempty"`
 	Name       string          `json:"name,omitempty"`
 	Generation uint64          `json:"generation,omitempty"`

@@ -32,12 +32,19 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 	if e.Exit != nil {
 		o.Set(strconv.AppendInt(o.Key("exit"), int64(*e.Exit), 10))
 	}
-	if e.Boot != nil {
-		b, err := json.Marshal(e.Boot)
+	for _, part := range []struct {
+		key   string
+		value any
+		there bool
+	}{{"boot", e.Boot, e.Boot != nil}, {"settings", e.Settings, e.Settings != nil}} {
+		if !part.there {
+			continue
+		}
+		b, err := json.Marshal(part.value)
 		if err != nil {
 			return nil, err
 		}
-		o.Raw("boot", b)
+		o.Raw(part.key, b)
 	}
 	if e.Record != nil {
 		b, err := e.Record.appendJSON(o.Key("record"))
@@ -52,6 +59,9 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 func (e *Event) appendJSON(b []byte) []byte {
 	o := appendjson.Begin(b)
 	o.Text("type", e.Type)
+	if !e.Time.IsZero() {
+		o.Time("time", e.Time)
+	}
 	o.Text("process_id", e.ProcessID)
 	o.Text("name", e.Name)
 	o.Uint("generation", e.Generation)

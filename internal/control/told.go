@@ -35,6 +35,8 @@ func readEvent(b []byte) (ev Event, err error) {
 		switch string(key) {
 		case "type":
 			return text(&ev.Type, value)
+		case "time":
+			return json.Unmarshal(value, &ev.Time)
 		case "process_id":
 			return text(&ev.ProcessID, value)
 		case "name":

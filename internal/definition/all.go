@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/journal"
 )
 
 // ValidateAll checks a set of definitions by name, as they were written, with
@@ -126,6 +127,9 @@ func (c *checker) settings(s api.Settings, filled map[string]api.Definition, nam
 			c.fail("settings.listen", "set settings.token_file", "cannot listen on TCP without a token: whoever can connect can run programs") // N17
 		}
 	}
+	if _, err := SyncEvery(s.Sync); err != nil {
+		c.fail("settings.sync", "write a duration such as 100ms, 0s or off", "%v", err)
+	}
 	c.watchdog(s.Watchdog)
 	c.notNegative("settings.events.max_age", s.Events.MaxAge)
 	if s.Events.MaxCount < 0 {
@@ -141,6 +145,9 @@ func FillSettings(s api.Settings, defs map[string]api.Definition) api.Settings {
 	if s.ShutdownTimeout == 0 {
 		s.ShutdownTimeout = api.Duration(longestStop(FillAll(defs)) + 5*time.Second)
 	}
+	if s.Sync == "" {
+		s.Sync = journal.DefaultSyncEvery.String()
+	}
 	if s.Events.MaxAge == 0 {
 		s.Events.MaxAge = api.Duration(720 * time.Hour)
 	}
@@ -148,6 +155,22 @@ func FillSettings(s api.Settings, defs map[string]api.Definition) api.Settings {
 		s.Events.MaxCount = 1_000_000
 	}
 	return s
+}
+
+// SyncEvery reads settings.sync: the interval of the journal's fsync, which is
+// below 0 for none.
+func SyncEvery(text string) (time.Duration, error) {
+	switch text {
+	case "":
+		return journal.DefaultSyncEvery, nil
+	case "off":
+		return -1, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("cannot read %q as the interval of a flush", text)
+	}
+	return d, nil
 }
 
 func longestStop(defs map[string]api.Definition) time.Duration {

@@ -252,6 +252,23 @@ func TestShutdownTimeoutIsTheLongestChain(t *testing.T) {
 	}
 }
 
+func TestSyncEvery(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"": 100 * time.Millisecond, "0s": 0, "0": 0, "2s": 2 * time.Second, "off": -1, "-1s": -time.Second} {
+		if have, err := SyncEvery(text); err != nil || have != want {
+			t.Errorf("%q: %s %v, want %s", text, have, err, want)
+		}
+	}
+	for _, text := range []string{"100", "never", "1 s"} {
+		if have, err := SyncEvery(text); err == nil {
+			t.Errorf("%q: %s, want an error", text, have)
+		}
+	}
+	if have := FillSettings(api.Settings{}, nil).Sync; have != "100ms" {
+		t.Errorf("filled with %q", have)
+	}
+}
+
 // Keeps out Q17.
 func TestEnv(t *testing.T) {
 	t.Parallel()

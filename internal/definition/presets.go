@@ -62,7 +62,7 @@ func defaults() api.Definition {
 		Stable:  stable(10*time.Second, "start", "backoff", "failures", "restarts"),
 		Stop:    stop(10 * time.Second),
 		Logs: api.Logs{MaxSize: 10 << 20, MaxFiles: 5,
-			Compress: new(true)},
+			Compress: new(true), OnFull: "block"},
 		ReapGroupOnExit: "always",
 		Worker:          "on",
 	}

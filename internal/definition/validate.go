@@ -290,6 +290,7 @@ func (c *checker) logs(l api.Logs) {
 	if l.MaxSize != 0 && l.MaxSize < 4096 {
 		c.fail("logs.max_size", "write 4KiB or more", "cannot keep log segments of %d bytes", l.MaxSize)
 	}
+	c.word("logs.on_full", "Logs.OnFull", l.OnFull)
 	c.notNegative("logs.max_age", l.MaxAge)
 	if l.MaxFiles < 0 {
 		c.fail("logs.max_files", "write 1 or more", "cannot keep %d files", l.MaxFiles)

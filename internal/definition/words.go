@@ -46,6 +46,8 @@ func Words(field string) []string {
 		return []string{"on", "unix", "tcp", "off"}
 	case "Limits.OnExceed":
 		return []string{"restart", "stop", "event"}
+	case "Logs.OnFull":
+		return []string{"block", "drop"}
 	case "EnvReload.Mode":
 		return []string{"restart", "off"}
 	}

@@ -23,8 +23,9 @@ var _ httpapi.Backend = (*Server)(nil)
 const waitDefault = time.Minute
 
 // Info implements httpapi.Backend.
-func (s *Server) Info(context.Context) (api.Info, error) {
-	info := api.Info{Version: s.o.Version, PID: os.Getpid(), StartedAt: s.started, StateDir: s.o.StateDir, Files: s.o.Files}
+func (s *Server) Info(ctx context.Context) (api.Info, error) {
+	info := api.Info{Version: s.o.Version, PID: os.Getpid(), StartedAt: s.started, StateDir: s.o.StateDir, Files: s.o.Files,
+		Troubles: s.troubles(ctx)}
 	sup, away, _ := s.att.told()
 	if info.SupervisorAway = away; away == "" {
 		info.SupervisorPID = sup.PID

@@ -47,6 +47,10 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 	for _, n := range info.Notes {
 		out = append(out, finding("warning", "", "%s", n))
 	}
+	for _, d := range info.Damage {
+		out = append(out, finding("warning", "look at the disk; what can be read is in force", "the journal was damaged when this supervisor opened it: %s", d))
+	}
+	out = append(out, movedAside(s.o.StateDir)...)
 	out = append(out, surroundings(s.o.StateDir, len(s.table.names()))...)
 	cursor, err := s.events.Cursor(ctx, s.source())
 	switch {
@@ -59,9 +63,8 @@ func (s *Server) Doctor(ctx context.Context) ([]api.Finding, error) {
 			out = append(out, finding("warning", "see server.log", "the event log is %d journal entries behind", info.LastSeq-cursor))
 		}
 	}
-	if why := s.heldUp.Load(); why != nil {
-		bad("make space on the disk of "+s.o.StateDir+"; it goes on by itself",
-			"the event log cannot be written: %s; processes are kept alive, and the journal keeps the events until it can", *why)
+	for _, t := range s.withDatabase(info.Troubles) {
+		bad(t.Hint, "%s, since %s", t.Text(), t.Since.Local().Format("2006-01-02 15:04:05"))
 	}
 	for _, name := range s.table.names() {
 		rec, _, err := s.table.get(name)

@@ -15,7 +15,7 @@ import (
 // emitted is what the code tells: the fields that stand beside each type.
 func emitted(t *testing.T) map[string][]string {
 	t.Helper()
-	kind := regexp.MustCompile(`^(process|supervisor|server|config|event)(\.[a-z_]+)+$`)
+	kind := regexp.MustCompile(`^(process|supervisor|server|config|event|storage)(\.[a-z_]+)+$`)
 	files := map[string]bool{"supervisor.lock": true, "supervisor.sock": true, "supervisor.log": true, "server.log": true, "server.json": true}
 	out := map[string][]string{}
 	for _, dir := range []string{"supervise", "supervisor", "server", "event"} {

@@ -132,7 +132,7 @@ func (s *Server) take(ctx context.Context, frames []control.Frame) (uint64, erro
 		}
 		entries[i] = e
 		for _, ev := range e.Events {
-			events = append(events, api.Event{Time: e.Time, Type: ev.Type, ProcessID: ev.ProcessID, Name: ev.Name,
+			events = append(events, api.Event{Time: happened(ev, e), Type: ev.Type, ProcessID: ev.ProcessID, Name: ev.Name,
 				Generation: ev.Generation, Data: ev.Data})
 		}
 	}
@@ -152,6 +152,14 @@ func (s *Server) take(ctx context.Context, frames []control.Frame) (uint64, erro
 		}
 	}
 	return last, nil
+}
+
+// happened is when an event was: with its entry, unless that had to wait.
+func happened(ev control.Event, e control.Entry) time.Time {
+	if ev.Time.IsZero() {
+		return e.Time
+	}
+	return ev.Time
 }
 
 // decode reads of an entry what is needed.
@@ -175,21 +183,16 @@ func unreadable(f control.Frame, err error) control.Entry {
 // the journal keeps them until then.
 func (s *Server) append(ctx context.Context, cursor uint64, events []api.Event) error {
 	const pause = time.Second
-	for warned := false; ; {
+	for {
 		err := s.events.AppendFrom(ctx, s.source(), cursor, events)
 		if err == nil {
-			s.heldUp.Store(nil)
+			s.databaseWorks(ctx)
 			return nil
 		}
 		if ctx.Err() != nil {
 			return err
 		}
-		why := err.Error()
-		s.heldUp.Store(&why)
-		if !warned {
-			s.o.Logger.Error("Cannot write the event log; the journal keeps the events", "error", err)
-			warned = true
-		}
+		s.databaseFails(err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -64,10 +64,23 @@ func TestDatabaseErrorsAreTriedAgain(t *testing.T) {
 		if _, err := s.Process(context.Background(), "web"); api.CodeOf(err) != api.CodeNotFound {
 			t.Errorf("shown before it is in the log: %v", err)
 		}
+		if info, err := s.Info(context.Background()); err != nil || len(info.Troubles) != 1 || info.Troubles[0].Kind != api.TroubleDatabase {
+			t.Errorf("%+v, %v", info.Troubles, err)
+		}
 		m.setFail(nil)
+		recovered := time.Now()
 		pass(2 * time.Second)
 		if p, err := s.Process(context.Background(), "web"); err != nil || p.State != api.StateRunning || len(m.types()) != 1 {
 			t.Errorf("%+v, %v, %v", p, err, m.types())
+		}
+		if info, err := s.Info(context.Background()); err != nil || len(info.Troubles) != 0 {
+			t.Errorf("%+v, %v", info.Troubles, err)
+		}
+		m.mu.Lock()
+		last := m.events[len(m.events)-2:]
+		m.mu.Unlock()
+		if last[0].Type != "storage.failed" || last[0].Time.After(recovered.Add(-4*time.Second)) || last[1].Type != "storage.recovered" {
+			t.Errorf("it was over at %s, and told are %+v", recovered, last)
 		}
 		end(t, s)
 	})

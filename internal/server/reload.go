@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/config"
@@ -97,10 +98,33 @@ func (s *Server) apply(ctx context.Context, c *settled, boot bool) (control.Appl
 	var res control.ApplyResult
 	err := s.ask(ctx, true, func(sup control.Supervisor) error {
 		var err error
-		res, err = sup.Apply(ctx, control.ApplyRequest{Definitions: defs, Full: true, Boot: boot, Source: sourceFile})
+		res, err = sup.Apply(ctx, control.ApplyRequest{Definitions: defs, Full: true, Boot: boot, Source: sourceFile,
+			Settings: &control.Settings{Sync: api.Duration(c.sync())}})
 		return err
 	})
+	if err == nil && s.store != nil {
+		s.store.SetSynchronous(synchronous(c.sync()))
+	}
 	return res, err
+}
+
+// sync is how often the journal is flushed to the disk.
+func (c *settled) sync() time.Duration {
+	// It was checked when the files were read.
+	every, _ := definition.SyncEvery(c.settings.Sync)
+	return every
+}
+
+// synchronous is how the database keeps the same promise as the journal, in the
+// words of SQLite.
+func synchronous(every time.Duration) string {
+	switch {
+	case every == 0:
+		return "FULL"
+	case every < 0:
+		return "OFF"
+	}
+	return "NORMAL"
 }
 
 // only keeps those from starting that are neither named nor needed by one named.

@@ -63,15 +63,14 @@ type Server struct {
 	o       Options
 	started time.Time
 
-	events  *event.Log
+	events *event.Log
+	database
 	table   *table
 	sampler *sampler
 	att     *attachment
 	finder  finder  // nil with an embedded supervisor, as is held
 	held    *holder // what a dead supervisor would take with it
 	closers []func() error
-
-	heldUp atomic.Pointer[string] // why the event log cannot be written, nil while it can
 
 	move
 	mu         sync.Mutex
@@ -83,6 +82,12 @@ type Server struct {
 	end        *ending
 	cancel     context.CancelFunc
 	background sync.WaitGroup
+}
+
+// database is what the events are kept in.
+type database struct {
+	store   *sqlite.Store               // nil when they are not in a file
+	trouble atomic.Pointer[api.Trouble] // nil while it can be written
 }
 
 // move is what the next program goes on with, and how it comes to it.
@@ -126,13 +131,12 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.lock.Release)
-	store, err := sqlite.Open(ctx, filepath.Join(o.StateDir, databaseName), sqlite.Options{})
-	if err != nil {
+	if err := s.openStore(ctx); err != nil {
 		return nil, err
 	}
-	s.events, err = event.Open(ctx, store)
+	s.events, err = event.Open(ctx, s.store)
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, s.store.Close())
 	}
 	s.closers = append(s.closers, s.events.Close)
 	fresh, err := s.attach(ctx)

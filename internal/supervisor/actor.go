@@ -215,9 +215,10 @@ type debt struct {
 	timer   *time.Timer
 }
 
-// commit takes over a new state: it is persisted BEFORE any effect. When it
-// cannot be, effects that end things are executed all the same and the others
-// wait until it can.
+// commit takes over a new state: it is persisted BEFORE any effect, and durable
+// before any that begins something, where the settings say so. When it cannot
+// be, effects that end things are executed all the same and the others wait
+// until it can.
 func (a *actor) commit(r supervise.Result) []supervise.Input {
 	a.state = r.State
 	if a.state.SpawnPending {
@@ -239,10 +240,15 @@ func (a *actor) commit(r supervise.Result) []supervise.Input {
 	if err := a.persist(events); err != nil {
 		return a.owe(err, events, effects)
 	}
+	if slices.ContainsFunc(effects, supervise.Effect.Starts) {
+		if err := a.sup.log.Durable(a.seq); err != nil {
+			return a.owe(err, nil, effects) // the events are told
+		}
+	}
 	if a.again.debt != nil {
 		a.again.debt.timer.Stop()
 		a.again.debt = nil
-		a.sup.storage(a.who.name, nil)
+		a.sup.troubles.storage(a.who.name, nil)
 	}
 	return a.execute(effects)
 }
@@ -255,7 +261,7 @@ func (a *actor) persist(events []control.Event) error {
 	if err != nil {
 		return err
 	}
-	seq, err := a.sup.log.Append(processKey(a.who.name), payload)
+	seq, err := a.sup.log.Write(processKey(a.who.name), payload)
 	if err != nil {
 		return err
 	}
@@ -271,9 +277,14 @@ const maxOwed = 1000
 
 // owe keeps what could not be persisted and executes what need not wait.
 func (a *actor) owe(cause error, events []control.Event, effects []supervise.Effect) []supervise.Input {
-	a.sup.storage(a.who.name, cause)
+	a.sup.troubles.storage(a.who.name, cause)
 	if len(events) > maxOwed {
 		events = events[len(events)-maxOwed:]
+	}
+	for i := range events {
+		if events[i].Time.IsZero() {
+			events[i].Time = time.Now().UTC() // the entry will have a later one
+		}
 	}
 	d := &debt{events: events}
 	var now []supervise.Effect
@@ -357,7 +368,7 @@ func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) 
 	if err != nil {
 		return err
 	}
-	seq, err := a.sup.log.Append(definitionKey(a.who.name), payload)
+	seq, err := a.sup.log.Write(definitionKey(a.who.name), payload)
 	if err != nil {
 		return api.Errorf(api.CodeUnavailable, "cannot write the definition of %q to the journal: %v", a.who.name, err)
 	}
@@ -382,10 +393,10 @@ func (a *actor) forget() error {
 	if err != nil {
 		return err
 	}
-	_, err1 := a.sup.log.Delete(definitionKey(a.who.name), []byte("{}"))
-	_, err2 := a.sup.log.Delete(processKey(a.who.name), payload)
+	_, err1 := a.sup.log.WriteDelete(definitionKey(a.who.name), []byte("{}"))
+	_, err2 := a.sup.log.WriteDelete(processKey(a.who.name), payload)
 	if err := errors.Join(err1, err2); err != nil {
-		a.sup.storage(a.who.name, err)
+		a.sup.troubles.storage(a.who.name, err)
 		stop(a.again.forget)
 		a.again.forget = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).forget}) })
 		return api.Errorf(api.CodeUnavailable, "cannot write the removal of %q to the journal; it is tried again: %v", a.who.name, err)
@@ -441,5 +452,5 @@ func definitionKey(name string) string { return "definition/" + name }
 // retention translates the log keys of a definition.
 func retention(d *api.Definition) logstore.Retention {
 	return logstore.Retention{MaxSize: int64(d.Logs.MaxSize), MaxAge: d.Logs.MaxAge.D(), MaxFiles: d.Logs.MaxFiles,
-		Compress: d.Logs.Compress == nil || *d.Logs.Compress}
+		Compress: d.Logs.Compress == nil || *d.Logs.Compress, Drop: d.Logs.OnFull == "drop"}
 }

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -90,8 +89,8 @@ func TestFullJournalStopsButDoesNotStart(t *testing.T) {
 			t.Error("idle was started although nobody could write it down")
 		}
 		info, _ := s.Info(context.Background())
-		if !slices.ContainsFunc(info.Notes, func(n string) bool { return strings.Contains(n, "starts wait") }) {
-			t.Errorf("the trouble is not told: %q", info.Notes)
+		if len(info.Troubles) != 1 || info.Troubles[0].Kind != api.TroubleJournal || !strings.Contains(info.Troubles[0].Text(), "starts wait") {
+			t.Errorf("the trouble is not told: %+v", info.Troubles)
 		}
 		w.breakJournal(nil)
 		pass(retryStorage)
@@ -99,13 +98,74 @@ func TestFullJournalStopsButDoesNotStart(t *testing.T) {
 		if w.process("idle") == nil {
 			t.Error("idle is not started after the journal can be written again")
 		}
-		if info, _ = s.Info(context.Background()); len(info.Notes) > 0 {
-			t.Errorf("the trouble is still told: %q", info.Notes)
+		if info, _ = s.Info(context.Background()); len(info.Troubles) > 0 {
+			t.Errorf("the trouble is still told: %+v", info.Troubles)
 		}
 		story := strings.Join(w.story(), "\n")
-		for _, want := range []string{"append web stopping,exited,stopped", "append idle starting", "supervisor.storage_recovered"} {
+		for _, want := range []string{"append web stopping,exited,stopped", "append idle starting", "supervisor storage.failed", "supervisor storage.recovered"} {
 			if !strings.Contains(story, want) {
 				t.Errorf("%q is missing in\n%s", want, story)
+			}
+		}
+		closed(t, s)
+	})
+}
+
+// What is written down and not durable is told once. Starts wait for it, stops do not.
+func TestStartsWaitUntilTheJournalIsDurable(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"), def("idle", func(d *api.Definition) { no := false; d.Autostart = &no }))
+		synctest.Wait()
+		lazy := func(err error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.flush.err = err
+		}
+		lazy(errFull)
+		do(t, s, "stop", "web")
+		do(t, s, "start", "idle")
+		pass(3 * retryStorage)
+		synctest.Wait()
+		if w.process("web") != nil || w.process("idle") != nil {
+			t.Errorf("web should be stopped, and idle not started: %q", w.story())
+		}
+		lazy(nil)
+		pass(retryStorage)
+		synctest.Wait()
+		if w.process("idle") == nil {
+			t.Error("idle is not started after its start is durable")
+		}
+		if n := w.count("append idle starting"); n != 1 {
+			t.Errorf("the start is told %d times: %q", n, w.story())
+		}
+		closed(t, s)
+	})
+}
+
+// What had to wait to be written down has the time at which it was.
+func TestOwedEventsKeepTheirTime(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web", func(d *api.Definition) { d.Restart = api.RestartNever }))
+		synctest.Wait()
+		w.breakJournal(errFull)
+		pass(time.Minute)
+		died := time.Now()
+		w.process("web").end(7, "")
+		pass(time.Hour)
+		w.breakJournal(nil)
+		pass(retryStorage)
+		synctest.Wait()
+		e, err := decode(w.latest[processKey("web")])
+		if err != nil || len(e.Events) == 0 {
+			t.Fatalf("the exit is not written down: %+v, %v", e, err)
+		}
+		for _, ev := range e.Events {
+			if !ev.Time.Equal(died) || e.Time.Before(died.Add(time.Hour)) {
+				t.Errorf("%s is of %s and written at %s, it was at %s", ev.Type, ev.Time, e.Time, died)
 			}
 		}
 		closed(t, s)

@@ -22,6 +22,12 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 		return res, err
 	}
 	defer s.leave()
+	if err := s.adjust(req.Settings); err != nil {
+		return res, err
+	}
+	if !req.Full && len(req.Definitions) == 0 {
+		return res, nil
+	}
 	if err := s.awaitRemovals(ctx, req.Definitions); err != nil {
 		return res, err
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -12,11 +13,56 @@ const bootKey = "boot"
 // sourceAPI is the source of processes that came over the API.
 const sourceAPI = "api"
 
-// origin is where a supervisor began.
+// origin is where a supervisor began, and what the journal says that is about no
+// process.
 type origin struct {
-	journal string       // the journal's name
-	seq     uint64       // its last entry then
-	boot    control.Boot // the newest boot of Perdure; guarded by Supervisor.mu
+	journal  string           // the journal's name
+	seq      uint64           // its last entry then
+	boot     control.Boot     // the newest boot of Perdure; guarded by Supervisor.mu
+	settings control.Settings // in force; belongs to who holds end.applying
+	damage   []string         // what it had lost when it was opened
+}
+
+// settingsKey is the key of the entries that change settings.
+const settingsKey = "settings"
+
+// defaultSettings are those of a journal that has none.
+func defaultSettings() control.Settings {
+	return control.Settings{Sync: api.Duration(journal.DefaultSyncEvery)}
+}
+
+// adjust takes settings over and writes them down, if they are others than those
+// in force. It has nothing to do with boots or processes.
+func (s *Supervisor) adjust(to *control.Settings) error {
+	if to == nil || *to == s.origin.settings {
+		return nil
+	}
+	entry := control.Entry{Settings: to}
+	payload, err := entry.Payload()
+	if err != nil {
+		return err
+	}
+	if _, err := s.log.Write(settingsKey, payload); err != nil {
+		return api.Errorf(api.CodeUnavailable, "cannot write the settings to the journal: %v", err)
+	}
+	s.origin.settings = *to
+	s.log.SetSyncEvery(to.Sync.D())
+	if to.Sync < 0 {
+		s.troubles.synced(journal.SyncHealth{}) // nobody will flush any more
+	}
+	return nil
+}
+
+// readSettings takes over those that the supervisor before has written down. It
+// is called before anything else is written.
+func (s *Supervisor) readSettings(f journal.Frame) {
+	e, err := decode(f)
+	if err != nil || e.Settings == nil {
+		s.o.Logger.Error("Cannot read the settings in the journal; the defaults hold", "error", err)
+		return
+	}
+	s.origin.settings = *e.Settings
+	s.log.SetSyncEvery(e.Settings.Sync.D())
 }
 
 // boot returns the newest boot of Perdure.
@@ -30,7 +76,7 @@ func (s *Supervisor) boot() control.Boot {
 // written it holds all the same: what this boot begins carries its number, and
 // what a shutdown stops says so.
 func (s *Supervisor) setBoot(b control.Boot, events ...control.Event) {
-	s.write(bootKey, control.Entry{Boot: &b, Events: events})
+	s.troubles.write(bootKey, control.Entry{Boot: &b, Events: events})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.origin.boot = b

@@ -13,6 +13,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/journal"
 )
 
 // A supervisor that was killed, and the server with it, is no boot: what is done
@@ -158,6 +159,62 @@ func TestCutOffUpIsCarriedOut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A changed setting is in force at once and with the next supervisor, before any
+// server comes. It begins no boot and touches no process.
+func TestSettingsAreJournaled(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"), def("off"))
+		synctest.Wait()
+		do(t, s, "stop", "off")
+		synctest.Wait()
+		frames := len(w.frames)
+		set := func(sync time.Duration, defs ...api.Definition) {
+			t.Helper()
+			_, err := s.Apply(context.Background(), control.ApplyRequest{Definitions: fill(defs...), Full: len(defs) > 0, Source: "file",
+				Settings: &control.Settings{Sync: api.Duration(sync)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		want := func(what string, sync time.Duration, entries int) {
+			t.Helper()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.flush.every != sync || len(w.frames) != frames+entries {
+				t.Errorf("%s: the interval is %s and %d entries are new, want %s and %d", what, w.flush.every, len(w.frames)-frames, sync, entries)
+			}
+		}
+		set(journal.DefaultSyncEvery)
+		want("the default", 0, 0) // the journal has been opened with it
+		set(0, def("web"), def("off"))
+		want("a reload", 0, 1)
+		set(-1)
+		want("settings alone", -1, 2)
+		w.mu.Lock()
+		w.flush.every = time.Hour
+		w.mu.Unlock()
+		crash(t, w, s)
+		s = w.open()
+		want("the next supervisor", -1, 4) // it has taken over two processes
+		if n := w.count("start "); n != 2 {
+			t.Errorf("%d were started, want 2", n)
+		}
+		if err := s.Shutdown(t.Context(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		closed(t, s)
+		s = w.open()
+		set(time.Second)
+		if !w.bootOver() {
+			t.Error("a setting has begun a boot")
+		}
+		closed(t, s)
+	})
 }
 
 // lapsing is a context that ends when it has been asked n times whether it has.

@@ -43,7 +43,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	if err != nil {
 		return nil, err
 	}
-	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{SyncEvery: journal.DefaultSyncEvery})
+	troubles := newTroubles(o.Dir, o.Logger)
+	j, report, err := journal.Open(filepath.Join(o.Dir, "journal"), journal.Options{SyncEvery: journal.DefaultSyncEvery, OnSync: troubles.synced})
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}
@@ -66,12 +67,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	}
 	//nolint:contextcheck // the capture outlives the boot; Close ends it
 	c, err := logstore.NewCapture(logstore.Options{LogDir: filepath.Join(o.Dir, "logs"), RunDir: run,
-		OnError: func(name string, err error) {
-			if err != nil {
-				o.Logger.Error("Cannot keep output; the process may wait", "process", name, "error", err)
-				return
-			}
-			o.Logger.Info("Output is kept again", "process", name)
+		OnTrouble: troubles.output, OnError: func(name string, err error) {
+			o.Logger.Error("Cannot look after logs", "process", name, "error", err)
 		}})
 	if err != nil {
 		return nil, fmt.Errorf("cannot prepare the logs: %w", err)
@@ -80,8 +77,8 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	p := probe.NewRunner(probe.Options{})
 	closers = append(closers, func() error { p.Close(); return nil })
 
-	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, ownedLog{j, held}, p)
-	s.closers, s.notes, s.origin, s.runDir = closers, h.Notes(), origin{journal: id, seq: report.LastSeq}, run
+	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, ownedLog{j, held}, p, troubles)
+	s.closers, s.notes, s.origin, s.runDir = closers, h.Notes(), origin{journal: id, seq: report.LastSeq, settings: defaultSettings()}, run
 	if s.bootID, err = proc.BootID(); err != nil {
 		return nil, err
 	}
@@ -93,6 +90,9 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
 	for _, r := range report.Repairs {
 		o.Logger.Warn("The journal was repaired", "damage", r.String())
+		if r.Lost() {
+			s.origin.damage = append(s.origin.damage, r.String())
+		}
 	}
 	if len(report.Repairs) > 0 {
 		data["journal_repairs"] = report.Repairs

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/journal"
@@ -26,19 +27,23 @@ func (l ownedLog) owned() error {
 	return nil
 }
 
-func (l ownedLog) Append(key string, payload []byte) (uint64, error) {
+func (l ownedLog) Write(key string, payload []byte) (uint64, error) {
 	if err := l.owned(); err != nil {
 		return 0, err
 	}
-	return l.j.Append(key, payload)
+	return l.j.Write(key, payload)
 }
 
-func (l ownedLog) Delete(key string, payload []byte) (uint64, error) {
+func (l ownedLog) WriteDelete(key string, payload []byte) (uint64, error) {
 	if err := l.owned(); err != nil {
 		return 0, err
 	}
-	return l.j.Delete(key, payload)
+	return l.j.WriteDelete(key, payload)
 }
+
+func (l ownedLog) Durable(seq uint64) error { return l.j.Durable(seq) }
+
+func (l ownedLog) SetSyncEvery(every time.Duration) { l.j.SetSyncEvery(every) }
 
 func (l ownedLog) FollowBatches(ctx context.Context, after uint64, o journal.BatchOptions) iter.Seq2[[]journal.Frame, error] {
 	return l.j.FollowBatches(ctx, after, o)

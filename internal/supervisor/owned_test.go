@@ -38,10 +38,13 @@ func TestReplacedStateDirectoryStartsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		info = strings.Join(i.Notes, "\n")
+		info = ""
+		for _, tr := range i.Troubles {
+			info += tr.Text()
+		}
 		select {
 		case <-deadline:
-			t.Fatalf("the notes do not tell it: %q", info)
+			t.Fatalf("the troubles do not tell it: %q", info)
 		case <-time.After(time.Millisecond):
 		}
 	}

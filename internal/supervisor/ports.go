@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"os"
+	"time"
 
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/logstore"
@@ -62,8 +63,12 @@ type sink interface {
 
 // log is the journal.
 type log interface {
-	Append(key string, payload []byte) (uint64, error)
-	Delete(key string, payload []byte) (uint64, error)
+	Write(key string, payload []byte) (uint64, error)
+	WriteDelete(key string, payload []byte) (uint64, error)
+	// Durable waits until an entry is durable, where the settings ask for that
+	// before anything is begun.
+	Durable(seq uint64) error
+	SetSyncEvery(every time.Duration)
 	FollowBatches(ctx context.Context, after uint64, o journal.BatchOptions) iter.Seq2[[]journal.Frame, error]
 	Ack(seq uint64) error
 	LastSeq() uint64

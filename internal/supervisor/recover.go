@@ -41,6 +41,10 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 			boot = s.readBoot(f)
 			continue
 		}
+		if key == settingsKey {
+			s.readSettings(f)
+			continue
+		}
 		kind, name, ok := strings.Cut(key, "/")
 		if !ok {
 			continue
@@ -102,7 +106,7 @@ func (s *Supervisor) buryHalf(name string, e control.Entry) {
 		Type: "process.removed", ProcessID: rec.ID, Name: name, Generation: rec.State.Generation}}}
 	payload, err := entry.Payload()
 	if err == nil {
-		_, err = s.log.Delete(processKey(name), payload)
+		_, err = s.log.WriteDelete(processKey(name), payload)
 	}
 	if err != nil {
 		s.o.Logger.Error("Cannot write the removal of a process", "process", name, "error", err)

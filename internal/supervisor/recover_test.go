@@ -237,10 +237,10 @@ func TestRecoverFinishesARemoval(t *testing.T) {
 		}
 		rec.Record.State.Removed, rec.Record.State.Barrier = true, true
 		payload, _ := json.Marshal(rec)
-		if _, err := w.Append("process/web", payload); err != nil {
+		if _, err := w.Write("process/web", payload); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Delete("definition/web", []byte("{}")); err != nil {
+		if _, err := w.WriteDelete("definition/web", []byte("{}")); err != nil {
 			t.Fatal(err)
 		}
 		crash(t, w, s)

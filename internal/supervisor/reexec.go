@@ -126,10 +126,7 @@ func (s *Supervisor) Upgrade(ctx context.Context, path string) error {
 const checkTime = 10 * time.Second
 
 func (s *Supervisor) couldBecome(ctx context.Context, path string) error {
-	s.mu.Lock()
-	full := len(s.full) > 0
-	s.mu.Unlock()
-	if full {
+	if s.troubles.unwritten() {
 		return errors.New("the journal cannot be written now: what happens could not be handed over")
 	}
 	if err := s.o.estate.lock.Check(); err != nil {

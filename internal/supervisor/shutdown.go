@@ -97,6 +97,7 @@ func (s *Supervisor) closeAndHand(hand func(control.Held)) error {
 	}
 	s.mu.Unlock()
 	s.tree.close()
+	s.troubles.close()
 	// What has been seen is decided upon and written down before the actors end;
 	// what is seen later would be lost. Probes need the host, so they go first.
 	s.probes.Close()

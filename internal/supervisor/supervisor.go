@@ -70,10 +70,11 @@ type Supervisor struct {
 	spawning chan struct{}  // holds those who are spawning
 	servers  *servers       // those that follow the journal, and how one is started again
 
+	troubles *troubles // what cannot be written now
+
 	mu     sync.Mutex
 	actors map[string]*actor
-	full   map[string]bool // storage trouble by process
-	trim   *time.Timer     // gives memory back after an Apply
+	trim   *time.Timer // gives memory back after an Apply
 
 	end end
 }
@@ -92,14 +93,16 @@ type end struct {
 	due      time.Time
 }
 
-// newSupervisor returns a supervisor over its rooms; Open fills them with the real ones.
-func newSupervisor(o Options, h host, out outputs, l log, p prober) *Supervisor {
+// newSupervisor returns a supervisor over its rooms; Open fills them with the real
+// ones, which may tell of troubles before.
+func newSupervisor(o Options, h host, out outputs, l log, p prober, t *troubles) *Supervisor {
 	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
-		actors: map[string]*actor{}, full: map[string]bool{},
+		actors: map[string]*actor{}, troubles: t,
 		servers:  newServers(o.Dir),
 		end:      end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},
 		spawning: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 	s.tree = newTree(s)
+	t.begin(l)
 	return s
 }
 
@@ -107,15 +110,11 @@ var _ control.Supervisor = (*Supervisor)(nil)
 
 // Info implements control.Supervisor.
 func (s *Supervisor) Info(context.Context) (control.Info, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.origin.journal, LastSeq: s.log.LastSeq(), OpenSeq: s.origin.seq, Notes: slices.Clone(s.notes)}
+	info := control.Info{Version: control.Version, Build: s.o.Build, PID: os.Getpid(), StartedAt: s.started, Journal: s.origin.journal,
+		LastSeq: s.log.LastSeq(), OpenSeq: s.origin.seq, Notes: slices.Clone(s.notes),
+		Damage: s.origin.damage, Troubles: s.troubles.list()}
 	if e := s.o.estate; e != nil && e.failed != nil {
 		info.Failed = e.failed.Error()
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.full)) {
-		info.Notes = append(info.Notes, "the journal cannot be written (last seen by "+name+"): starts wait until it can")
-		break
 	}
 	return info, nil
 }
@@ -325,49 +324,19 @@ func (s *Supervisor) forget(name string) { s.post(name, message{do: (*actor).for
 func (s *Supervisor) dropped(name string) {
 	s.mu.Lock()
 	delete(s.actors, name)
-	delete(s.full, name)
 	s.mu.Unlock()
+	s.troubles.forget(name)
 	s.tree.dropped(name)
 }
 
-// storage notes whether a process's state could be persisted.
-func (s *Supervisor) storage(name string, err error) {
-	s.mu.Lock()
-	was := len(s.full) > 0
-	if err != nil {
-		s.full[name] = true
-	} else {
-		delete(s.full, name)
-	}
-	is := len(s.full) > 0
-	s.mu.Unlock()
-	switch {
-	case is && !was:
-		s.o.Logger.Error("Cannot write the journal; starts wait", "error", err)
-	case was && !is:
-		s.o.Logger.Info("The journal can be written again")
-		s.say("supervisor.storage_recovered", nil)
-	}
-}
-
-// say writes an event of the supervisor's own. It is lost when the journal
-// cannot be written, which is logged.
+// say writes an event of the supervisor's own, as soon as the journal can be
+// written.
 func (s *Supervisor) say(event string, data map[string]any) {
 	e := control.Event{Type: event}
 	if len(data) > 0 {
 		e.Data, _ = json.Marshal(data)
 	}
-	s.write(supervisorKey, control.Entry{Events: []control.Event{e}})
-}
-
-func (s *Supervisor) write(key string, e control.Entry) {
-	payload, err := e.Payload()
-	if err == nil {
-		_, err = s.log.Append(key, payload)
-	}
-	if err != nil {
-		s.o.Logger.Error("Cannot write an entry of the supervisor's own", "error", err)
-	}
+	s.troubles.write(supervisorKey, control.Entry{Events: []control.Event{e}})
 }
 
 // exit is asked for by a process: everything is stopped and Perdure ends with
@@ -383,7 +352,7 @@ func (s *Supervisor) exit(code int, name string) {
 		return
 	}
 	data, _ := json.Marshal(map[string]any{"code": code, "by": name})
-	s.write(supervisorKey, control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	s.troubles.write(supervisorKey, control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
 	if ready {
 		s.leaveWith(code)
 	}

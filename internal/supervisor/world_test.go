@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -24,6 +25,12 @@ import (
 	"github.com/perdure/perdure/internal/supervise"
 )
 
+// flushing is how the journal is made durable.
+type flushing struct {
+	every time.Duration // what was set last
+	err   error         // why what is written is not durable
+}
+
 // world is everything beneath the actors, simulated: it is the host, the
 // outputs, the journal and the prober at once, and writes down what is asked of
 // it in order. It outlives supervisors, as the machine does.
@@ -36,7 +43,8 @@ type world struct {
 	frames []journal.Frame
 	latest map[string]journal.Frame
 	broken error // of the journal
-	last   int   // the number of entries after which it breaks, 0: never
+	flush  flushing
+	last   int // the number of entries after which it breaks, 0: never
 	live   map[int]*fakeProcess
 	pid    int
 	bootID string
@@ -65,8 +73,8 @@ func (w *world) openWith(onExit func(code int)) *Supervisor {
 	o := Options{Embedded: true, Env: []string{}, OnExit: onExit, Roll: func() float64 { return 0 },
 		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
 	o.Inherited.Reaped = w.reaped
-	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w)
-	s.bootID, s.origin.journal = w.bootID, "journal"
+	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w, newTroubles("/state", slog.New(slog.DiscardHandler)))
+	s.bootID, s.origin.journal, s.origin.settings = w.bootID, "journal", defaultSettings()
 	if err := s.recover(context.Background(), w, w.held); err != nil {
 		w.t.Fatal(err)
 	}
@@ -371,11 +379,23 @@ func (w *world) write(key string, payload []byte, deleted bool) (uint64, error) 
 	return f.Seq, nil
 }
 
-func (w *world) Append(key string, payload []byte) (uint64, error) {
+func (w *world) Write(key string, payload []byte) (uint64, error) {
 	return w.write(key, payload, false)
 }
-func (w *world) Delete(key string, payload []byte) (uint64, error) {
+func (w *world) WriteDelete(key string, payload []byte) (uint64, error) {
 	return w.write(key, payload, true)
+}
+
+func (w *world) Durable(uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush.err
+}
+
+func (w *world) SetSyncEvery(every time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flush.every = every
 }
 func (w *world) Ack(uint64) error { return nil }
 

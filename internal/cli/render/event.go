@@ -32,6 +32,9 @@ type eventData struct {
 	OnOpen    string  `json:"on_open"`
 	CoreDump  bool    `json:"core_dumped"`
 	Condition string  `json:"condition"`
+	Kind      string  `json:"kind"`
+	Effect    string  `json:"effect"`
+	LostBytes int64   `json:"lost_bytes"`
 }
 
 func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
@@ -124,6 +127,8 @@ func plainSentence(e api.Event, d *eventData) string {
 		"config.reloaded":           "configuration reloaded",
 		"config.rejected":           "configuration refused",
 		"config.env_changed":        "env files changed",
+		"storage.failed":            troubleSentence(d),
+		"storage.recovered":         "can write " + written(d.Kind) + " again" + lostSentence(d.LostBytes),
 	}[e.Type]
 	if text == "" {
 		return raw(e)
@@ -139,6 +144,32 @@ func plainSentence(e api.Event, d *eventData) string {
 		why = strings.ReplaceAll(d.Reason, "_", " ")
 	}
 	return join(text, why)
+}
+
+// troubleSentence says what cannot be written; why is told behind it.
+func troubleSentence(d *eventData) string {
+	return "cannot write " + written(d.Kind) + " (" + d.Effect + ")"
+}
+
+// written names what is written to the disk.
+func written(kind string) string {
+	switch api.TroubleKind(kind) {
+	case api.TroubleOutput:
+		return "its output"
+	case api.TroubleDatabase:
+		return "the event log"
+	case api.TroubleSync:
+		return "the journal to the disk itself"
+	default:
+		return "the " + kind
+	}
+}
+
+func lostSentence(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return "; " + Bytes(n) + " of output are lost"
 }
 
 func because(d *eventData) string {
@@ -180,11 +211,11 @@ func raw(e api.Event) string {
 // eventSGR returns the colour of an event's sentence.
 func eventPaint(style Style, e api.Event) func(string) string {
 	switch e.Type {
-	case "process.unhealthy", "process.breaker_open", "process.max_restarts", "process.error", "process.dependency_failed":
+	case "process.unhealthy", "process.breaker_open", "process.max_restarts", "process.error", "process.dependency_failed", "storage.failed":
 		return style.Bad
 	case "process.backoff", "process.health_failed", "process.waiting":
 		return style.Warn
-	case "process.ready", "process.health_ok":
+	case "process.ready", "process.health_ok", "storage.recovered":
 		return style.Good
 	default:
 		return func(s string) string { return s }

@@ -26,6 +26,25 @@ func Processes(w io.Writer, style Style, columns int, now time.Time, list []api.
 	return t.Write(w, style, columns)
 }
 
+// Troubles writes one line about what cannot be written now: the gravest, and how
+// many there are besides. Without any it writes nothing.
+func Troubles(w io.Writer, style Style, columns int, now time.Time, list []api.Trouble) error {
+	if len(list) == 0 {
+		return nil
+	}
+	t := list[0]
+	line := "! " + oneLine(t.Text()) + ", for " + Duration(now.Sub(t.Since))
+	if more := len(list) - 1; more > 0 {
+		line += fmt.Sprintf(" (and %d more)", more)
+	}
+	line += "; see `perdure doctor`"
+	if columns > 0 {
+		line = Truncate(line, columns)
+	}
+	_, err := fmt.Fprintln(w, style.Bad(line))
+	return err
+}
+
 func processRow(style Style, now time.Time, p *api.Process) []Cell {
 	health, paint := healthText(style, p)
 	pid, up, cpu, mem := "-", "-", "-", "-"
