@@ -368,3 +368,18 @@ func TestCompletionNamesProcesses(t *testing.T) {
 		t.Errorf("without a server: exit code %d, %q", code, got)
 	}
 }
+
+func TestUpListsOfManyOnlyWhatNeedsALook(t *testing.T) {
+	t.Parallel()
+	list := make([]api.Process, 40, 50)
+	if got := notable(list); len(got) != 40 {
+		t.Errorf("of 40, %d are listed", len(got))
+	}
+	for i := range list {
+		list[i].State = api.StateRunning
+	}
+	list = append(list, api.Process{Name: "once", State: api.StateExited}, api.Process{Name: "bad", State: api.StateFailed})
+	if got := notable(list); len(got) != 1 || got[0].Name != "bad" {
+		t.Errorf("listed are %+v", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -288,8 +289,14 @@ func (a *app) showUp(ctx context.Context, c Client, f *upFlags) error {
 			return err
 		}
 	} else if !a.flags.quiet {
-		if err := render.Processes(a.out, a.style(), a.columns(), a.now(), list); err != nil {
-			return err
+		shown := notable(list)
+		if len(shown) > 0 || len(list) == 0 {
+			if err := render.Processes(a.out, a.style(), a.columns(), a.now(), shown); err != nil {
+				return err
+			}
+		}
+		if others := len(list) - len(shown); others > 0 {
+			a.printf("%d of %d processes are up; `perdure ps` lists them\n", others, len(list))
 		}
 		a.printf("\n%s\n", a.style().Dim("next: perdure logs -f · perdure ps · perdure status NAME · perdure down"))
 	}
@@ -300,6 +307,18 @@ func (a *app) showUp(ctx context.Context, c Client, f *upFlags) error {
 		return api.Errorf(api.CodeFailed, "cannot get everything up: %s; see `perdure status %s`", strings.Join(troubled, ", "), troubled[0])
 	}
 	return nil
+}
+
+// notable are the processes that `up` lists: all of them, or, where they are
+// many, those that neither run nor have done what they were for.
+func notable(list []api.Process) []api.Process {
+	const many = 40
+	if len(list) <= many {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(p api.Process) bool {
+		return p.State == api.StateRunning || p.State == api.StateExited
+	})
 }
 
 // showComing draws the progress line of a start; none removes it.
