@@ -3,6 +3,8 @@ package journal
 import (
 	"hash/fnv"
 	"os"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // bootHash names the running boot (random(4): a new id at each boot), or is 0
@@ -11,6 +13,9 @@ func bootHash() uint64 {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return 0
+	}
+	if boot := fault.Boot(); boot != "" {
+		id = []byte(boot)
 	}
 	h := fnv.New64a()
 	_, _ = h.Write(id) // never fails (hash.Hash)

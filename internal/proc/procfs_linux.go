@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // stat is what we need of /proc/PID/stat (proc_pid_stat(5)).
@@ -125,6 +127,9 @@ func number(b []byte) uint64 {
 
 // BootID names this boot of the system; it is new after each.
 func BootID() (string, error) {
+	if boot := fault.Boot(); boot != "" {
+		return boot, nil
+	}
 	var buf [64]byte
 	b, err := readFile("/proc/sys/kernel/random/boot_id", buf[:])
 	return string(bytes.TrimSpace(b)), err
