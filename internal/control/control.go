@@ -209,6 +209,8 @@ type Entry struct {
 	Exit *int `json:"exit,omitempty"`
 	// Boot is set in the entries that begin or end a boot of Perdure.
 	Boot *Boot `json:"boot,omitempty"`
+	// Journal is the name of the journal, in the entry that keeps it beside the file.
+	Journal string `json:"journal,omitempty"`
 	// Settings are set in the entries that change them.
 	Settings *Settings `json:"settings,omitempty"`
 }

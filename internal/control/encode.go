@@ -29,6 +29,7 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 		o.Set(append(b, ']'))
 	}
 	o.Bool("removed", e.Removed)
+	o.Text("journal", e.Journal)
 	if e.Exit != nil {
 		o.Set(strconv.AppendInt(o.Key("exit"), int64(*e.Exit), 10))
 	}

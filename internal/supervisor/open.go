@@ -49,7 +49,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, fmt.Errorf("cannot open the journal: %w", err)
 	}
 	closers = append(closers, j.Close)
-	id, err := journalID(filepath.Join(o.Dir, "journal", "id"))
+	id, err := journalID(filepath.Join(o.Dir, "journal", "id"), j)
 	if err != nil {
 		return nil, err
 	}
@@ -148,17 +148,37 @@ func (o Options) filled() Options {
 	return o
 }
 
+// nameKey is the key of the entry that has the journal's name.
+const nameKey = "name"
+
 // journalID returns the random name of a journal and gives it one at its
 // birth. Readers keep their place under it, so that a journal which was removed
-// and begun anew is not taken for the old one.
-func journalID(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		if id := strings.TrimSpace(string(b)); len(id) == len(rand.Text()) {
-			return id, nil
+// and begun anew is not taken for the old one. It is in the journal as well: a
+// file that is damaged is written again.
+func journalID(path string, j *journal.Journal) (string, error) {
+	var id string
+	for f, err := range j.LatestErr() {
+		if err != nil || f.Key != nameKey {
+			continue // what cannot be read is told by recover
+		}
+		if e, err := decode(f); err == nil {
+			id = e.Journal
 		}
 	}
-	id := strings.ToLower(rand.Text())
+	b, err := os.ReadFile(path)
+	there := strings.TrimSpace(string(b))
+	sound := err == nil && len(there) == len(rand.Text())
+	if sound && there == id {
+		return id, nil
+	}
+	if id == "" {
+		if id = strings.ToLower(rand.Text()); sound {
+			id = there
+		}
+		if err := nameJournal(j, id); err != nil || sound {
+			return id, err
+		}
+	}
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("cannot name the journal: %w", err)
@@ -167,6 +187,17 @@ func journalID(path string) (string, error) {
 		return "", fmt.Errorf("cannot name the journal: %w", err)
 	}
 	return id, nil
+}
+
+// nameJournal writes the name down. A disk that is full now is no reason to end:
+// it is tried again by the next supervisor.
+func nameJournal(j *journal.Journal, id string) error {
+	entry := control.Entry{Journal: id}
+	payload, err := entry.Payload()
+	if err == nil {
+		_, _ = j.Write(nameKey, payload)
+	}
+	return err
 }
 
 // hostAdapter makes a host of a *proc.Host.

@@ -43,7 +43,6 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 		}
 		if key == settingsKey {
 			s.readSettings(f)
-			continue
 		}
 		kind, name, ok := strings.Cut(key, "/")
 		if !ok {
