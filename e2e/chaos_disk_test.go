@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perdure/perdure/api"
 )
@@ -113,6 +114,12 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("it was started though its start could not be written down: %+v", p)
 	}
 	r.same("a full disk", before, []string{"steady"})
+	for _, args := range [][]string{{"ps"}, {"status", "later"}} {
+		if out := r.ok(args...); !strings.HasPrefix(out, "! the journal cannot be written") {
+			t.Errorf("%q does not begin with the trouble:\n%s", args, out)
+		}
+	}
+	freed := time.Now()
 	if err := os.Remove(r.path(".perdure/filler")); err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +135,22 @@ func TestDiskFull(t *testing.T) {
 	r.checkRuns(c, "crasher", 137, false)
 	if l := c.of(t, "victim")[1]; l == nil || l.exited != 1 || !l.expected {
 		t.Errorf("the end of the victim is told so: %+v", l)
+	}
+	// What happened meanwhile has its own time, not that at which it could be told.
+	for _, name := range []string{"victim", "crasher"} {
+		if e := r.event(0, name, "process.exited", nil); !e.Time.Before(freed) {
+			t.Errorf("the exit of %s is told as of %s, and there was space again at %s", name, e.Time, freed)
+		}
+	}
+	journal := func(typ string) []api.Event {
+		return slices.DeleteFunc(r.events("", typ), func(e api.Event) bool { return fields(t, e)["kind"] != "journal" })
+	}
+	failed, recovered := journal("storage.failed"), journal("storage.recovered")
+	if len(failed) != 1 || len(recovered) != 1 || !failed[0].Time.Before(freed) || recovered[0].Time.Before(freed) || fields(t, failed[0])["cause"] != "full" {
+		t.Errorf("there was space again at %s; told are %+v and %+v", freed, failed, recovered)
+	}
+	if left := r.info().Troubles; len(left) > 0 {
+		t.Errorf("still told: %+v", left)
 	}
 	r.ok("down")
 }

@@ -28,9 +28,9 @@ func buildVersion(t *testing.T, version string) string {
 	return path
 }
 
-func build(t *testing.T, dir, path, version string) {
+func build(t *testing.T, dir, path, version string, flags ...string) {
 	t.Helper()
-	c := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", path, "./cmd/perdure")
+	c := exec.Command("go", append(append([]string{"build"}, flags...), "-ldflags", "-X main.version="+version, "-o", path, "./cmd/perdure")...)
 	c.Dir, c.Env = dir, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build: %v\n%s", err, out)
