@@ -128,3 +128,18 @@ func (h *Host) Sweep(id Identity) (live int, err error) {
 	}
 	return live, nil
 }
+
+// Variable returns a variable of the environment with which a live process was
+// started, empty if that cannot be told.
+func (h *Host) Variable(id Identity, key string) string {
+	b, err := readFile(procPath(id.PID, "environ"), make([]byte, 16<<10))
+	if err != nil {
+		return ""
+	}
+	value, _ := lookupEnviron(b, key)
+	// The pid may have been another's when its environment was read.
+	if st, err := readStat(id.PID); err != nil || st.start != id.StartTime {
+		return ""
+	}
+	return value
+}

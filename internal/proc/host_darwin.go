@@ -264,6 +264,9 @@ func SampleTree(Identity) (Sample, error) {
 // Find finds nothing here: environments of others cannot be read.
 func (h *Host) Find(string) []Identity { return nil }
 
+// Variable tells nothing here.
+func (h *Host) Variable(Identity, string) string { return "" }
+
 // Sweep can tell nothing from strangers here, so it touches nothing.
 func (h *Host) Sweep(Identity) (live int, err error) { return 0, nil }
 

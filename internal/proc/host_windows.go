@@ -71,6 +71,9 @@ func SampleTree(Identity) (Sample, error) { return Sample{}, unsupported("measur
 // Find finds nothing.
 func (h *Host) Find(string) []Identity { return nil }
 
+// Variable tells nothing here.
+func (h *Host) Variable(Identity, string) string { return "" }
+
 // Sweep finds nothing.
 func (h *Host) Sweep(Identity) (live int, err error) { return 0, nil }
 

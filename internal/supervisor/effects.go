@@ -104,10 +104,13 @@ func exitFrom(e proc.Exit) supervise.Exit {
 // is known, whatever became of its group.
 func (a *actor) marker() string { return "PERDURE_ID=" + a.who.id }
 
+// generationVar has the number of the generation.
+const generationVar = "PERDURE_GENERATION"
+
 // marks are the variables that every process gets.
 func (a *actor) marks(generation uint64) []string {
 	return []string{"PERDURE=1", a.marker(), "PERDURE_NAME=" + a.who.name,
-		"PERDURE_GENERATION=" + strconv.FormatUint(generation, 10)}
+		generationVar + "=" + strconv.FormatUint(generation, 10)}
 }
 
 func (a *actor) signal(name string) {

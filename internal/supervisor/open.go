@@ -83,17 +83,17 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	h.Relayed(o.Inherited.Reaps)
-	if err := s.recover(ctx, j, handed); err != nil {
-		return nil, err
-	}
-	h.Adopted()
-	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
 	for _, r := range report.Repairs {
 		o.Logger.Warn("The journal was repaired", "damage", r.String())
 		if r.Lost() {
 			s.origin.damage = append(s.origin.damage, r.String())
 		}
 	}
+	if err := s.recover(ctx, j, handed); err != nil {
+		return nil, err
+	}
+	h.Adopted()
+	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
 	if len(report.Repairs) > 0 {
 		data["journal_repairs"] = report.Repairs
 	}
@@ -232,6 +232,8 @@ func (a hostAdapter) told(id proc.Identity, exit proc.Exit) { a.h.Told(id, exit)
 func (a hostAdapter) relayed(on bool) { a.h.Relayed(on) }
 
 func (a hostAdapter) find(marker string) []proc.Identity { return a.h.Find(marker) }
+
+func (a hostAdapter) variable(id proc.Identity, key string) string { return a.h.Variable(id, key) }
 
 func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error) {
 	return a.h.Run(ctx, spec, maxOutput)

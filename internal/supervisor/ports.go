@@ -28,6 +28,8 @@ type host interface {
 	relayed(on bool)
 	// find returns what carries a marker in its environment and lives.
 	find(marker string) []proc.Identity
+	// variable is one of the environment of a live process.
+	variable(id proc.Identity, key string) string
 	// sweep ends what a dead leader has left and says how much of it still lives.
 	sweep(id proc.Identity) (live int, err error)
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -177,6 +178,9 @@ func (a *actor) resume() error {
 	if a.state.Removed {
 		a.sup.tree.removing(a.who.name)
 	}
+	if len(a.sup.origin.damage) > 0 {
+		a.recall()
+	}
 	if a.state.Alive || a.state.SpawnPending {
 		// The FIFOs hold what was written meanwhile. They are opened first, so
 		// that it is not lost when the last that holds them ends.
@@ -194,6 +198,23 @@ func (a *actor) resume() error {
 		}
 	}
 	return a.step(in)
+}
+
+// recall looks for a generation that lives and is not recorded, because the
+// journal was damaged: else it would be started beside itself. What is known of it
+// is what its environment says; it is taken up like one whose start was recorded
+// and whose outcome was not.
+func (a *actor) recall() {
+	for _, id := range a.sup.host.find(a.marker()) {
+		generation, err := strconv.ParseUint(a.sup.host.variable(id, generationVar), 10, 64)
+		if err != nil || !id.Leads || generation <= a.state.Generation {
+			continue
+		}
+		a.sup.o.Logger.Warn("A process lives whose record is lost; it is taken over", "process", a.who.name, "pid", id.PID, "generation", generation)
+		a.state = supervise.State{Desired: api.DesiredRunning, State: api.StateStarting, Health: api.HealthUnknown,
+			Generation: generation, SpawnPending: true, Removed: a.state.Removed}
+		a.ident = nil
+	}
 }
 
 // exitOf is how a process ended that nobody has held: known only if the server

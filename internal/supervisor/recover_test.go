@@ -21,6 +21,50 @@ func crash(t *testing.T, w *world, s *Supervisor) {
 	w.breakJournal(nil)
 }
 
+// The newest record of a process is lost with a damaged journal. What lives is taken
+// over under its own number, and no second one is started, whatever is recorded.
+func TestLostRecordsStartNothingTwice(t *testing.T) {
+	t.Parallel()
+	for _, older := range []bool{false, true} { // whether a record of the first generation is left
+		inWorld(t, func(t *testing.T, w *world) {
+			s := w.open()
+			apply(t, s, def("web"), def("off"))
+			synctest.Wait()
+			do(t, s, "stop", "off")
+			synctest.Wait()
+			before := w.latest[processKey("web")]
+			w.process("web").end(1, "")
+			pass(2 * time.Second)
+			lives := w.process("web")
+			crash(t, w, s)
+			delete(w.latest, processKey("web"))
+			if older {
+				w.latest[processKey("web")] = before
+			}
+			w.flush.damage = []string{"lost"}
+			s = w.open()
+			apply(t, s, def("web"), def("off"))
+			synctest.Wait()
+			got := state(t, s, "web")
+			if got.PID != lives.id.PID || got.Generation != 2 || got.State != api.StateRunning {
+				t.Errorf("older %v: %+v, pid %d lives", older, got, lives.id.PID)
+			}
+			if off := state(t, s, "off"); off.State != api.StateStopped {
+				t.Errorf("off is %s", off.State)
+			}
+			if n := w.count("start web"); n != 2 {
+				t.Errorf("older %v: web was started %d times", older, n)
+			}
+			lives.end(1, "")
+			pass(2 * time.Second)
+			if got := state(t, s, "web"); got.Generation != 3 {
+				t.Errorf("older %v: the next generation is %d", older, got.Generation)
+			}
+			closed(t, s)
+		})
+	}
+}
+
 func TestRecoverAdoptsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {

@@ -25,10 +25,11 @@ import (
 	"github.com/perdure/perdure/internal/supervise"
 )
 
-// flushing is how the journal is made durable.
+// flushing is how the journal is made durable, and what it has lost.
 type flushing struct {
-	every time.Duration // what was set last
-	err   error         // why what is written is not durable
+	every  time.Duration // what was set last
+	err    error         // why what is written is not durable
+	damage []string      // as the next supervisor finds it
 }
 
 // world is everything beneath the actors, simulated: it is the host, the
@@ -75,6 +76,7 @@ func (w *world) openWith(onExit func(code int)) *Supervisor {
 	o.Inherited.Reaped = w.reaped
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w, newTroubles("/state", slog.New(slog.DiscardHandler)))
 	s.bootID, s.origin.journal, s.origin.settings = w.bootID, "journal", defaultSettings()
+	s.origin.damage = w.flush.damage
 	if err := s.recover(context.Background(), w, w.held); err != nil {
 		w.t.Fatal(err)
 	}
@@ -284,6 +286,15 @@ func (h simHost) find(marker string) []proc.Identity {
 		}
 	}
 	return out
+}
+
+func (h simHost) variable(id proc.Identity, _ string) string {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if p := h.w.live[id.PID]; p != nil {
+		return p.generation
+	}
+	return ""
 }
 
 func (h simHost) sweep(id proc.Identity) (int, error) {
