@@ -1,9 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/store/sqlite"
 )
 
 // Each event comes into the log once, however often the connection is cut and
@@ -84,6 +88,50 @@ func TestDatabaseErrorsAreTriedAgain(t *testing.T) {
 		}
 		end(t, s)
 	})
+}
+
+// A database that is found damaged while it is written is marked, and the server goes
+// on as the same program anew, which replaces it. One that is part of another
+// program leaves that to its next start.
+func TestDamagedDatabaseIsReplaced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk.db")
+	if err := os.WriteFile(junk, bytes.Repeat([]byte("junk "), 2000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, damaged := sqlite.Open(t.Context(), junk, sqlite.Options{})
+	for _, embedded := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, f *fakeSupervisor, m *memory) {
+			s := serve(t, f, m)
+			s.o.Embedded, s.o.StateDir, s.o.Become.Args = embedded, t.TempDir(), []string{"up"}
+			s.ready.Store(true)
+			m.setFail(damaged)
+			f.add(running("web", 1), false, "process.ready")
+			pass(5 * time.Second)
+			var becomes string
+			select {
+			case becomes = <-s.moves:
+			default:
+			}
+			if (becomes == "") != embedded {
+				t.Errorf("embedded %v: it becomes %q", embedded, becomes)
+			}
+			if tr := s.trouble.Load(); tr == nil || tr.Cause != "damaged" {
+				t.Errorf("the trouble is %+v", tr)
+			}
+			told := false
+			store, err := sqlite.OpenSound(context.Background(), filepath.Join(s.o.StateDir, databaseName), sqlite.Options{}, time.Now(),
+				func(string, error) api.Event { told = true; return newEvent("server.database_replaced", nil) })
+			if err == nil {
+				err = store.Close()
+			}
+			if !told || err != nil {
+				t.Errorf("the next server has not replaced it: %v", err)
+			}
+			end(t, s)
+		})
+	}
 }
 
 // An error of the journal makes an embedded server let go of nothing.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/perdure/perdure/api"
@@ -48,6 +50,9 @@ func OpenSound(ctx context.Context, path string, o Options, now time.Time, tell 
 	}
 	last := lastOf(ctx, path, o)
 	old, err := MoveAside(path, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		old, err = lastAside(path) // one that was killed has moved it
+	}
 	if err != nil {
 		return nil, errors.Join(why, err)
 	}
@@ -106,10 +111,19 @@ func lastOf(ctx context.Context, path string, o Options) uint64 {
 	return last
 }
 
+// lastAside is where the last file was moved to, empty if there was none.
+func lastAside(path string) (string, error) {
+	all, err := filepath.Glob(path + damagedMark + "-*Z")
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	return slices.Max(all), nil
+}
+
 // MoveAside renames the file and what belongs to it, and returns the new path. No
 // Perdure may use the file. A new file is made at the next Open.
 func MoveAside(path string, now time.Time) (string, error) {
-	to := fmt.Sprintf("%s.damaged-%s", path, now.UTC().Format("20060102T150405.000Z"))
+	to := fmt.Sprintf("%s%s-%s", path, damagedMark, now.UTC().Format("20060102T150405.000Z"))
 	for _, end := range []string{"-wal", "-shm", ""} {
 		err := os.Rename(path+end, to+end)
 		if err != nil && !(end != "" && errors.Is(err, fs.ErrNotExist)) {
