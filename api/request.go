@@ -115,6 +115,9 @@ type ReloadResult struct {
 	Changed   []string `json:"changed,omitempty"`
 	Removed   []string `json:"removed,omitempty"`
 	Unchanged []string `json:"unchanged,omitempty"`
+	// Settings are the keys of settings that differ, such as "settings.sync". All
+	// hold at once but listen and token_file, which hold from the next start on.
+	Settings []string `json:"settings,omitempty"`
 	// Warnings are findings that refuse nothing.
 	Warnings []Finding `json:"warnings,omitempty"`
 }

@@ -128,5 +128,6 @@ func loadConfig(files []string) (api.Config, []api.Finding, error) {
 	if err != nil || cfg == nil {
 		return api.Config{}, findings, err
 	}
-	return api.Config{Files: cfg.Files, Definitions: cfg.Definitions, Settings: cfg.Settings}, findings, nil
+	return api.Config{Files: cfg.Files, Definitions: cfg.Definitions,
+		Settings: definition.FillSettings(cfg.Settings, cfg.Definitions)}, findings, nil
 }

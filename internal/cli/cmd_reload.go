@@ -43,7 +43,7 @@ func changes(r api.ReloadResult) string {
 	for _, p := range []struct {
 		word  string
 		names []string
-	}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}} {
+	}{{"added", r.Added}, {"changed", r.Changed}, {"removed", r.Removed}, {"took over", r.Settings}} {
 		if len(p.names) > 0 {
 			parts = append(parts, p.word+" "+strings.Join(p.names, ", "))
 		}

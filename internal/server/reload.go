@@ -159,12 +159,17 @@ func (s *Server) Reload(ctx context.Context) (api.ReloadResult, error) {
 		return api.ReloadResult{}, err
 	}
 	s.mu.Lock()
+	before := s.config
 	s.config = c
 	s.mu.Unlock()
+	var settings []string
+	if before.config != nil && c.config != nil {
+		settings = config.Diff(before.config, c.config).Settings
+	}
 	s.watchEnv(ctx)
-	s.say(ctx, "config.reloaded", map[string]any{"added": res.Added, "changed": res.Changed, "removed": res.Removed})
+	s.say(ctx, "config.reloaded", map[string]any{"added": res.Added, "changed": res.Changed, "removed": res.Removed, "settings": settings})
 	return api.ReloadResult{Added: res.Added, Changed: res.Changed, Removed: res.Removed, Unchanged: res.Unchanged,
-		Warnings: c.warnings}, s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) })
+		Settings: settings, Warnings: c.warnings}, s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) })
 }
 
 // watchEnv begins to watch the env files of the configuration in force, and

@@ -118,7 +118,21 @@ func TestReload(t *testing.T) {
 	if err != nil || !slices.Equal(res.Added, []string{"new"}) || !slices.Equal(res.Removed, []string{"old"}) || !slices.Equal(res.Unchanged, []string{"web"}) {
 		t.Errorf("%+v, %v", res, err)
 	}
-	s.until("new", "running")
+	if len(res.Settings) > 0 {
+		t.Errorf("settings %q are told as changed", res.Settings)
+	}
+	// A changed setting touches no process, and is in force at once.
+	fresh := s.until("new", "running")
+	s.write("settings: {sync: off}\nprocesses:\n  web:\n    CHILD\n  new:\n    CHILD\n")
+	if res, err = s.Reload(t.Context()); err != nil || !slices.Equal(res.Settings, []string{"settings.sync"}) || len(res.Unchanged) != 2 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if cfg, err := s.Config(t.Context()); err != nil || cfg.Settings.Sync != "off" {
+		t.Errorf("in force is %+v, %v", cfg.Settings, err)
+	}
+	if p := s.until("new", "running"); p.PID != fresh.PID {
+		t.Error("a changed setting has restarted new")
+	}
 	if p := s.until("guest", "running"); p.Generation != 1 {
 		t.Errorf("the reload has touched what came over the API: %+v", p)
 	}
