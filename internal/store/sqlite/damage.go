@@ -95,6 +95,9 @@ func openWhole(ctx context.Context, path string, o Options) (*Store, error) {
 
 // lastOf is the number of the last event in a damaged file, 0 if it cannot be read.
 func lastOf(ctx context.Context, path string, o Options) uint64 {
+	if _, err := os.Stat(path); err != nil {
+		return 0 // it would be made by looking
+	}
 	opts, err := o.filled()
 	s := &Store{path: path, opts: opts}
 	if err == nil {
