@@ -18,6 +18,7 @@ const retryStep = time.Second
 // may be called from any goroutine.
 type Capture struct {
 	o    Options
+	born time.Time // of the capture
 	poll *poller
 	keep *keeper
 	done chan struct{}
@@ -42,7 +43,7 @@ func NewCapture(o Options) (*Capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot watch for output: %w", err)
 	}
-	c := &Capture{o: o, poll: p, done: make(chan struct{}), sinks: map[string]*Sink{}, failed: map[*Sink]struct{}{}}
+	c := &Capture{o: o, born: time.Now(), poll: p, done: make(chan struct{}), sinks: map[string]*Sink{}, failed: map[*Sink]struct{}{}}
 	c.keep = newKeeper(c.sweep, c.report)
 	go c.keep.run()
 	go c.loop()

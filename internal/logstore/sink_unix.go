@@ -395,7 +395,9 @@ func (s *Sink) age() error {
 	if s.closed || s.keepFor.MaxAge == 0 {
 		return nil
 	}
-	now := time.Now()
+	// Counted on from the beginning, so that a wall clock that is set forward takes
+	// no logs with it.
+	now := s.c.born.Add(time.Since(s.c.born))
 	if s.w != nil && s.w.due(s.keepFor, now.UnixMicro()) {
 		if err := s.rotate(); err != nil {
 			return err

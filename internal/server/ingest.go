@@ -61,13 +61,25 @@ func (s *Server) ingest(ctx context.Context, sup control.Supervisor) error {
 		}
 		// The journal may drop what is safe here. Once a second is enough.
 		if time.Since(acked) > time.Second {
-			if err := sup.Ack(ctx, last); err != nil {
+			if err := s.acknowledge(ctx, sup, last); err != nil {
 				return err
 			}
 			acked = time.Now()
 		}
 		pause(ctx, min(4*time.Since(begun), maxGather))
 	}
+}
+
+// acknowledge lets the journal drop what is safe from a loss of power here as well.
+// While that cannot be had the journal keeps it.
+func (s *Server) acknowledge(ctx context.Context, sup control.Supervisor, last uint64) error {
+	if s.store != nil {
+		if err := s.store.Flush(); err != nil {
+			s.o.Logger.Warn("The event log cannot be flushed to the disk; the journal keeps the events", "error", err)
+			return nil
+		}
+	}
+	return sup.Ack(ctx, last)
 }
 
 // collect turns a sequence into a bounded channel; the error comes when the

@@ -197,7 +197,10 @@ func alreadyRuns(dir string, err error) error {
 // retain removes old events, now and every hour.
 func (s *Server) retain(ctx context.Context) {
 	for ctx.Err() == nil {
-		if _, err := s.events.Retain(ctx, s.retention(), time.Now()); err != nil && ctx.Err() == nil {
+		// Counted on from the start, so that a wall clock that is set forward takes
+		// no events with it.
+		now := s.started.Add(time.Since(s.started))
+		if _, err := s.events.Retain(ctx, s.retention(), now); err != nil && ctx.Err() == nil {
 			s.o.Logger.Error("Cannot remove old events", "error", err)
 		}
 		pause(ctx, time.Hour)

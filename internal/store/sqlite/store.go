@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -185,6 +186,24 @@ func (s *Store) Close() error {
 		s.err = s.explain("close the database", err)
 	})
 	return s.err
+}
+
+// Flush returns when all that was committed before is on the disk, so that a loss
+// of power takes none of it. It does nothing where each commit waits for that, and
+// where Synchronous is OFF. In WAL mode all that is not in the file itself, which
+// SQLite flushes, is in the one beside it.
+func (s *Store) Flush() error {
+	if *s.mode.Load() != "NORMAL" {
+		return nil
+	}
+	f, err := os.OpenFile(s.path+"-wal", os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.OpenFile(s.path, os.O_RDWR, 0)
+	}
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	return s.explain("flush the database", err)
 }
 
 // Check reads the whole file for damage. It takes long for a big file and does

@@ -61,12 +61,37 @@ func TestSetSynchronous(t *testing.T) {
 	want(2)
 	_ = s.Update(t.Context(), func(store.Tx) error { return s.dropWriter(context.Canceled) })
 	want(2)
+	if err := s.Flush(); err != nil { // nothing to do
+		t.Error(err)
+	}
 	s.SetSynchronous("nonsense")
 	want(2)
 	s.SetSynchronous("OFF")
 	want(0)
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Flush says so when it cannot: without it nothing is dropped elsewhere.
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"WAL", "TRUNCATE"} {
+		path := filepath.Join(t.TempDir(), "p.db")
+		s := open(t, path, Options{JournalMode: mode})
+		if err := s.Commit(t.Context(), &event.Batch{Events: storetest.Make(3)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(); err != nil {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, s.Flush(), api.CodeUnavailable, path)
 	}
 }
 
