@@ -20,8 +20,12 @@ import (
 // damaged, whatever it looks like when it is opened.
 const damagedMark = ".damaged"
 
-// errMarked is what a database with that mark is opened with.
-var errMarked = api.Errorf(api.CodeFailed, "it was found damaged while it was in use")
+// errMarked is what a database with that mark is opened with, errEmpty one that was
+// emptied: SQLite takes it for a new one.
+var (
+	errMarked = api.Errorf(api.CodeFailed, "it was found damaged while it was in use")
+	errEmpty  = api.Errorf(api.CodeFailed, "the file is empty")
+)
 
 // seqJump keeps the numbers of events that are lost apart from those to come.
 const seqJump = 1 << 20
@@ -30,7 +34,7 @@ const seqJump = 1 << 20
 func Damaged(err error) bool {
 	var e *driver.Error
 	if !errors.As(err, &e) {
-		return errors.Is(err, errMarked)
+		return errors.Is(err, errMarked) || errors.Is(err, errEmpty)
 	}
 	code := e.Code() & 0xff // the primary code, see sqlite.org/rescode.html
 	return code == lib.SQLITE_CORRUPT || code == lib.SQLITE_NOTADB
@@ -83,6 +87,9 @@ func openWhole(ctx context.Context, path string, o Options) (*Store, error) {
 	if _, err := os.Stat(path + damagedMark); err == nil {
 		return nil, errMarked
 	}
+	if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+		return nil, errEmpty
+	}
 	s, err := Open(ctx, path, o)
 	if err != nil {
 		return nil, err
@@ -95,7 +102,7 @@ func openWhole(ctx context.Context, path string, o Options) (*Store, error) {
 
 // lastOf is the number of the last event in a damaged file, 0 if it cannot be read.
 func lastOf(ctx context.Context, path string, o Options) uint64 {
-	if _, err := os.Stat(path); err != nil {
+	if st, err := os.Stat(path); err != nil || st.Size() == 0 {
 		return 0 // it would be made by looking
 	}
 	opts, err := o.filled()

@@ -203,6 +203,7 @@ func TestOpenSoundReplacesADamagedFile(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"no database": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("junk "), 5000), 0o600) },
 		"cut short":   func(path string) error { return os.Truncate(path, 3*4096) },
+		"emptied":     func(path string) error { return os.Truncate(path, 0) },
 		"found so":    MarkDamaged,
 		"found so, and moved by one that was killed": func(path string) error {
 			_, err := MoveAside(path, time.Now())
