@@ -155,6 +155,35 @@ func TestDiskFull(t *testing.T) {
 	r.ok("down")
 }
 
+// The supervisor dies on a full disk, with ends of processes that it has seen and could
+// not write down. The next one learns them from what the server holds, and tells
+// them when there is space.
+func TestSupervisorDiesOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	r := newDiskRig(t, ".perdure 4m")
+	before := r.identities("steady")
+	victim, crasher, supervisor := r.process("victim"), r.process("crasher"), r.info().SupervisorPID
+	r.fill(".perdure/filler")
+	strike(t, crasher.PID)
+	r.trouble(api.TroubleJournal, "")
+	strike(t, supervisor)
+	r.newSupervisor(supervisor)
+	if err := r.stopOnly("victim"); err != nil {
+		t.Errorf("a stop with a full disk: %v", err)
+	}
+	eventually(t, "the end of the victim", func() bool { return !alive(victim.PID) })
+	if err := os.Remove(r.path(".perdure/filler")); err != nil {
+		t.Fatal(err)
+	}
+	r.generation("crasher", crasher.Generation)
+	r.wait("victim", "stopped")
+	r.same("the death of a supervisor on a full disk", before, []string{"steady"})
+	unknowable := slices.ContainsFunc(r.findings(), func(f api.Finding) bool { return strings.Contains(f.Message, "does not keep exit codes") })
+	r.rest()
+	r.checkRuns(audit(t, r.allEvents()), "crasher", 137, unknowable)
+	r.ok("down")
+}
+
 // stopOnly and startOnly give a command and do not wait for it to come true.
 func (r *rig) stopOnly(name string) error {
 	_, err := r.client().Command(bounded(r.t), name, api.CommandRequest{Verb: "stop"})
