@@ -117,8 +117,9 @@ func listenForSignals() asked {
 	}
 	// A terminal that hangs up is none of our business. The signal is caught, not
 	// ignored: what is ignored stays ignored in every program that is executed,
-	// and a shell cannot even trap it.
-	signal.Notify(a.hangup, syscall.SIGHUP)
+	// and a shell cannot even trap it. Nor is it ours that the server has died which
+	// waits for our first line: nobody else may be left.
+	signal.Notify(a.hangup, syscall.SIGHUP, syscall.SIGPIPE)
 	return a
 }
 
