@@ -349,6 +349,26 @@ func TestShutdownOverADeath(t *testing.T) {
 	})
 }
 
+// A supervisor that dies when all is ended takes its last events with it until the
+// next one comes: nobody waits for them.
+func TestNoWaitForTheEventsOfTheDead(t *testing.T) {
+	t.Parallel()
+	guarded(t, func(t *testing.T, s *Server, n *nursery, m *memory) {
+		n.f.add(in("web", api.StateStopped, api.DesiredStopped), false)
+		pass(time.Second)
+		n.f.mu.Lock()
+		n.f.lastSeq = 100
+		n.f.mu.Unlock()
+		stopped, began := make(chan error, 1), time.Now()
+		go func() { stopped <- s.Stop(context.Background(), time.Minute) }()
+		synctest.Wait()
+		n.kill()
+		if err := <-stopped; err == nil || time.Since(began) >= lastEvents {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
 // A lost connection is no death: the same supervisor is attached again, and
 // nothing is told.
 func TestLostConnectionIsNoDeath(t *testing.T) {

@@ -258,6 +258,13 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 		return s.end.awaitRead(ctx)
 	}
 	if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
+	// Of a supervisor that has died since they come with the next one.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer stop()
+		_ = s.end.awaitRead(ctx) // either way there is nothing more to wait for
+	}()
 		return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
 	}
 	return nil
