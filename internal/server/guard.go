@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
@@ -75,6 +76,27 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 	s.att.set(sup, info)
 	s.held.follow(ctx, sup, s.table)
 	return fresh, nil
+}
+
+// firstTries bounds the tries of attachFirst.
+const firstTries = 3
+
+// attachFirst attaches the first supervisor, and knows what it has before its
+// journal is read on. Where one dies meanwhile, the next one is attached: if this
+// server gave up, nobody would be left to start one.
+func (s *Server) attachFirst(ctx context.Context) (fresh bool, err error) {
+	for try := 1; ; try++ {
+		fresh, err = s.attach(ctx)
+		if err == nil {
+			err = s.loadNow(ctx)
+		}
+		if err == nil || api.CodeOf(err) != api.CodeUnavailable || try == firstTries || ctx.Err() != nil {
+			return fresh, err
+		}
+		s.o.Logger.Warn("Lost the supervisor", "error", err)
+		s.lose(err.Error(), false)
+		pause(ctx, retryAttach)
+	}
 }
 
 // beGuarded tells the supervisor how this server is started again. It is no

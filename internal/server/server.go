@@ -139,10 +139,15 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, errors.Join(err, s.store.Close())
 	}
 	s.closers = append(s.closers, s.events.Close)
-	fresh, err := s.attach(ctx)
+	fresh, err := s.attachFirst(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// From now on the supervisor is guarded: it may die before all is asked of it.
+	s.background.Go(func() {
+		defer s.end.readToEnd()
+		s.keepAttached(background)
+	})
 	resumes, err := s.resumes(ctx)
 	if err == nil && !resumes {
 		_, err = s.apply(ctx, s.config, true)
@@ -150,13 +155,9 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.loadNow(ctx); err != nil {
+	if err := s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) }); err != nil {
 		return nil, err
 	}
-	s.background.Go(func() {
-		defer s.end.readToEnd()
-		s.keepAttached(background)
-	})
 	s.background.Go(func() { s.retain(background) })
 	s.watchEnv(ctx)
 	if in := o.Inherited; in != nil {
@@ -257,7 +258,6 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 		// It is gone already; it went only after the journal was read to its end.
 		return s.end.awaitRead(ctx)
 	}
-	if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
 	// Of a supervisor that has died since they come with the next one.
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -265,6 +265,7 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 		defer stop()
 		_ = s.end.awaitRead(ctx) // either way there is nothing more to wait for
 	}()
+	if err := s.table.awaitSeq(ctx, info.LastSeq); err != nil {
 		return fmt.Errorf("everything is stopped, but the last events are not in the log: %w", err)
 	}
 	return nil

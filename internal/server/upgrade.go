@@ -264,11 +264,11 @@ func (s *Server) resumes(ctx context.Context) (bool, error) {
 	if !s.o.Resume && s.o.Inherited == nil {
 		return false, nil
 	}
-	sup, err := s.att.get()
-	if err != nil {
-		return false, err
-	}
-	recs, _, err := sup.List(ctx)
+	var recs []control.Record
+	err := s.ask(ctx, true, func(sup control.Supervisor) (err error) {
+		recs, _, err = sup.List(ctx)
+		return err
+	})
 	return len(recs) > 0, err
 }
 
