@@ -220,6 +220,14 @@ type debt struct {
 // be, effects that end things are executed all the same and the others wait
 // until it can.
 func (a *actor) commit(r supervise.Result) []supervise.Input {
+	if a.spawns(r.Effects) {
+		// A spawn holds its thread until the program is executed. Without a bound a
+		// thousand starts at once would need a thread each, and be no faster. The turn
+		// is waited for before the start is written down: of a start that is written
+		// and not done nobody can tell, after our death, that it has not been.
+		a.sup.spawning <- struct{}{}
+		defer func() { <-a.sup.spawning }()
+	}
 	a.state = r.State
 	if a.state.SpawnPending {
 		// What lived before is no longer the generation that is recorded: a
@@ -251,6 +259,12 @@ func (a *actor) commit(r supervise.Result) []supervise.Input {
 		a.sup.troubles.storage(a.who.name, nil)
 	}
 	return a.execute(effects)
+}
+
+// spawns says that a spawn is among effects, or waits for storage.
+func (a *actor) spawns(effects []supervise.Effect) bool {
+	is := func(e supervise.Effect) bool { return e.Do == supervise.DoSpawn }
+	return slices.ContainsFunc(effects, is) || a.again.debt != nil && slices.ContainsFunc(a.again.debt.effects, is)
 }
 
 // persist writes the state as it is now with events that led to it.

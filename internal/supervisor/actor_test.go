@@ -49,6 +49,29 @@ func TestPersistBeforeAct(t *testing.T) {
 	})
 }
 
+// A start that waits for its turn is not written down: after a death nobody could
+// tell whether it had been done, and what must run once would not be run.
+func TestWaitingForATurnIsNoStart(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		for range cap(s.spawning) {
+			s.spawning <- struct{}{}
+		}
+		apply(t, s, def("web"))
+		synctest.Wait()
+		if n := w.count("append web starting"); n != 0 {
+			t.Errorf("%d starts are written down: %q", n, w.story())
+		}
+		<-s.spawning
+		synctest.Wait()
+		if w.process("web") == nil {
+			t.Errorf("web does not run: %q", w.story())
+		}
+		closed(t, s)
+	})
+}
+
 // A process ends before its start has returned: Spawned is decided upon before
 // Exited all the same.
 func TestSpawnedBeforeExited(t *testing.T) {

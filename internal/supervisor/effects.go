@@ -47,10 +47,6 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	failed := func(err error) supervise.Input {
 		return supervise.Input{Kind: supervise.SpawnFailed, Generation: generation, Error: err.Error()}
 	}
-	// A spawn holds its thread until the program is executed. Without a bound a
-	// thousand starts at once would need a thread each, and be no faster.
-	a.sup.spawning <- struct{}{}
-	defer func() { <-a.sup.spawning }()
 	if a.env == nil {
 		a.env = slices.Clip(definition.Env(*a.def, a.sup.o.Env))
 	}
