@@ -400,6 +400,9 @@ func (a *actor) forget() error {
 	if !a.state.Removed || a.state.Alive || a.state.SpawnPending {
 		return api.Errorf(api.CodeConflict, "cannot remove %q: it still lives", a.who.name)
 	}
+	// What it has left on the system goes first: the wish is written down, so the
+	// next supervisor goes on with it. Of what is forgotten nobody would know.
+	a.clear()
 	rec := a.record(false)
 	entry := control.Entry{Record: &rec, Removed: true, Events: []control.Event{{
 		Type: "process.removed", ProcessID: a.who.id, Name: a.who.name, Generation: a.state.Generation}}}
@@ -417,14 +420,20 @@ func (a *actor) forget() error {
 	}
 	a.gone = api.Errorf(api.CodeNotFound, "cannot find process %q: it has been removed", a.who.name)
 	a.close()
+	a.sup.dropped(a.who.name)
+	return nil
+}
+
+// clear removes what a process that is gone has left: its log, its FIFOs and its
+// cgroup.
+func (a *actor) clear() {
+	a.closeSink()
 	if err := a.sup.out.remove(a.who.name); err != nil {
 		a.sup.o.Logger.Warn("Cannot remove the log", "process", a.who.name, "error", err)
 	}
 	if err := a.sup.host.release(a.who.name); err != nil {
 		a.sup.o.Logger.Warn("Cannot remove the cgroup", "process", a.who.name, "error", err)
 	}
-	a.sup.dropped(a.who.name)
-	return nil
 }
 
 // close lets go of everything but the process itself.
@@ -443,12 +452,17 @@ func (a *actor) close() {
 	stop(a.again.open)
 	a.letGo()
 	a.stopProbes()
-	if a.sink != nil {
-		if err := a.sink.Close(); err != nil {
-			a.sup.o.Logger.Warn("Cannot close the log", "process", a.who.name, "error", err)
-		}
-		a.sink = nil
+	a.closeSink()
+}
+
+func (a *actor) closeSink() {
+	if a.sink == nil {
+		return
 	}
+	if err := a.sink.Close(); err != nil {
+		a.sup.o.Logger.Warn("Cannot close the log", "process", a.who.name, "error", err)
+	}
+	a.sink = nil
 }
 
 func stop(t *time.Timer) {

@@ -249,6 +249,25 @@ func TestRemovalOutlivesAFullJournalAndASupervisor(t *testing.T) {
 	})
 }
 
+// Of a removed process nothing is left when it is forgotten: a supervisor that
+// dies in between would leave what nobody knows of.
+func TestRemovalClearsBeforeItForgets(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.open()
+		apply(t, s, def("web"))
+		synctest.Wait()
+		do(t, s, "remove", "web")
+		synctest.Wait()
+		story := w.story()
+		log, told := slices.Index(story, "forget the log of web"), slices.Index(story, "append web removed")
+		if log < 0 || told < log {
+			t.Errorf("%q", story)
+		}
+		closed(t, s)
+	})
+}
+
 // A definition that could not be written leaves nothing that a shutdown would
 // wait for.
 func TestFailedApplyLeavesNothing(t *testing.T) {
