@@ -301,8 +301,8 @@ func (s *soak) whole() {
 }
 
 // held is how many processes doctor says are held.
-func (s *soak) held() (n int) {
-	findings, err := s.client().Doctor(bounded(s.t))
+func (r *rig) held() (n int) {
+	findings, err := r.client().Doctor(bounded(r.t))
 	if err != nil {
 		return 0
 	}

@@ -22,12 +22,12 @@ import (
 )
 
 // notTwice holds that of no process two generations live at once.
-func (s *soak) notTwice(what string) {
-	s.t.Helper()
+func (r *rig) notTwice(what string) {
+	r.t.Helper()
 	all := map[string]map[uint64][]procStat{}
 	for _, st := range allStats() {
 		env, err := os.ReadFile("/proc/" + strconv.Itoa(st.pid) + "/environ")
-		if err != nil || !bytes.Contains(env, []byte(s.mark)) {
+		if err != nil || !bytes.Contains(env, []byte(r.mark)) {
 			continue
 		}
 		name, generation := "", uint64(0)
@@ -50,7 +50,7 @@ func (s *soak) notTwice(what string) {
 		for g, list := range generations {
 			// The newest lived when it was seen, so these must be dead by now.
 			if left := stillThere(list); g != newest && len(left) > 0 {
-				s.t.Errorf("after %q: of %s generation %d lives beside %d: %+v", what, name, g, newest, left)
+				r.t.Errorf("after %q: of %s generation %d lives beside %d: %+v", what, name, g, newest, left)
 			}
 		}
 	}
@@ -211,34 +211,34 @@ func (s *soak) ends() map[string]float64 {
 // checkCounter holds that all lines of a counter are there, each once, those of
 // one generation after those of the one before. Only of a generation whose end
 // nobody has seen the last ones may be missing. It returns the number of lines.
-func (s *soak) checkCounter(name string, lives map[uint64]*life) (lines int) {
-	s.t.Helper()
+func (r *rig) checkCounter(name string, lives map[uint64]*life) (lines int) {
+	r.t.Helper()
 	last := map[uint64]int{}
 	newest := uint64(0)
-	for l, err := range s.client().Logs(bounded(s.t), api.LogQuery{Names: []string{name}, Stream: "stdout", Lines: -1}) {
+	for l, err := range r.client().Logs(bounded(r.t), api.LogQuery{Names: []string{name}, Stream: "stdout", Lines: -1}) {
 		if err != nil {
-			s.t.Fatalf("the log of %s: %v", name, err)
+			r.t.Fatalf("the log of %s: %v", name, err)
 		}
 		var g uint64
 		var n int
 		if _, err := fmt.Sscan(l.Text, &g, &n); err != nil || g < newest || n != last[g]+1 {
-			s.t.Errorf("%s: %q follows line %d of generation %d", name, l.Text, last[newest], newest)
+			r.t.Errorf("%s: %q follows line %d of generation %d", name, l.Text, last[newest], newest)
 			return lines
 		}
 		newest, last[g] = g, n
 		lines++
 	}
 	for g, l := range lives {
-		b, err := os.ReadFile(s.path(fmt.Sprintf("counts/%s.%d", name, g)))
+		b, err := os.ReadFile(r.path(fmt.Sprintf("counts/%s.%d", name, g)))
 		if err != nil || len(b) == 0 {
 			continue // it was killed before its first line
 		}
 		wrote, err := strconv.Atoi(string(b))
 		if err != nil {
-			s.t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		if missing := wrote - last[g]; missing > 0 && l.code != nil || missing < -1 {
-			s.t.Errorf("%s: generation %d has written %d lines, %d are kept", name, g, wrote, last[g])
+			r.t.Errorf("%s: generation %d has written %d lines, %d are kept", name, g, wrote, last[g])
 		}
 	}
 	return lines

@@ -61,6 +61,7 @@ type rig struct {
 	dir  string
 	mark string
 	env  []string
+	bin  string         // the program; empty: bin()
 	api  *client.Client // made by the first who asks; see client
 	once sync.Once
 }
@@ -132,7 +133,11 @@ type result struct {
 
 // command is a perdure command in the project directory.
 func (r *rig) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, bin(), args...)
+	program := r.bin
+	if program == "" {
+		program = bin()
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env = r.dir, r.env
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

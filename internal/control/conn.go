@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // clientConn is one connection for requests. One goroutine reads it, from
@@ -101,6 +102,7 @@ func (c *clientConn) call(ctx context.Context, method string, params any) (json.
 	if err := c.send(ctx, line); err != nil {
 		return nil, err
 	}
+	fault.Here("control.call.sent")
 	select {
 	case r := <-reply:
 		return r.outcome()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/proc"
 )
 
@@ -122,6 +123,7 @@ func (c *Client) Hold(ctx context.Context, exits <-chan Reaped, take func(Held))
 		for {
 			select {
 			case x := <-exits: // never closed
+				fault.Here("control.exit.before")
 				if line, err := encodeLine(reapedLine{Reaped: &x}); err == nil {
 					_, _ = conn.Write(line) // the reading shows a loss
 				}
@@ -178,7 +180,10 @@ func (c *serverConn) hold(ctx context.Context, cancel context.CancelFunc, lines 
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()
 	return passer.Pass(ctx, p.Reaps, func(h Held) error {
-		return sendFDs(ctx, c.conn, heldLine{Held: &h, FDs: len(h.FDs)}, h.FDs)
+		fault.Here("control.hold.before")
+		err := sendFDs(ctx, c.conn, heldLine{Held: &h, FDs: len(h.FDs)}, h.FDs)
+		fault.Here("control.hold.after")
+		return err
 	})
 }
 
@@ -200,12 +205,14 @@ func (h *HandOver) HandOver(ctx context.Context, o HandedOver) error {
 		if err := sendFDs(ctx, h.conn, heldLine{Held: one, FDs: len(one.FDs)}, one.FDs); err != nil {
 			return fmt.Errorf("cannot hand %q over: %w", one.Name, err)
 		}
+		fault.Here("control.handover.one")
 	}
 	for some := range slices.Chunk(o.Reaped, reapedPerLine) {
 		if err := sendFDs(ctx, h.conn, heldLine{Reaped: some}, nil); err != nil {
 			return fmt.Errorf("cannot hand over what was reaped: %w", err)
 		}
 	}
+	fault.Here("control.handover.before_done")
 	if err := sendFDs(ctx, h.conn, heldLine{Done: true}, nil); err != nil {
 		return fmt.Errorf("cannot end the hand-over: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/sockpath"
 )
 
@@ -166,7 +167,10 @@ func (c *serverConn) serveRequests(ctx context.Context) error {
 			requests.Go(func() {
 				defer func() { <-slots }()
 				defer c.cancel(req.ID)
-				c.answer(req.ID, c.dispatch(reqCtx, req))
+				fault.Here("control.request.before")
+				done := c.dispatch(reqCtx, req)
+				fault.Here("control.request.done")
+				c.answer(req.ID, done)
 			})
 		}
 	}

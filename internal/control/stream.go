@@ -10,6 +10,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/journal"
 )
 
@@ -78,7 +79,9 @@ func (w *streamWriter) send(frames []Frame, err error) error {
 			return err
 		}
 	}
+	fault.Here("control.frames.before")
 	_, err = w.to.Write(b)
+	fault.Here("control.frames.after")
 	if w.buf = b; cap(b) > keepSpare {
 		w.buf = nil
 	}

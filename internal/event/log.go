@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // The bounds of one event and of one transaction of Retain.
@@ -111,10 +112,12 @@ func (l *Log) Retain(ctx context.Context, r api.Retention, now time.Time) (int, 
 	}
 	total := 0
 	for {
+		fault.Here("event.retain.before")
 		n, first, err := l.store.Trim(ctx, int(r.MaxCount), before, trimBatch)
 		if err != nil {
 			return total, err
 		}
+		fault.Here("event.retain.after")
 		l.ring.trimmed(first)
 		total += n
 		if n < trimBatch {

@@ -17,6 +17,10 @@
 // that has one byte for each pass: then a kill comes once, whoever comes there,
 // and a test can see which points were passed.
 //
+// There a test also says what happens to a program that runs already: a file
+// POINT.kill has the next process that passes the point killed, once. It removes
+// the file, and leaves its pid in POINT.killed.
+//
 // PERDURE_FAULT_BOOT stands for the name of another boot of the machine.
 package fault
 

@@ -42,11 +42,15 @@ var plan = sync.OnceValue(func() map[string]*action { //ok: read once from the e
 // Point does what PERDURE_FAULT says of name: it kills the process, returns
 // ErrInjected, waits, or does nothing.
 func Point(name string) error {
+	dir := os.Getenv("PERDURE_FAULT_DIR")
+	if dir != "" {
+		struck(dir, name)
+	}
 	a := plan()[name]
 	if a == nil {
 		return nil
 	}
-	return a.pass(name, os.Getenv("PERDURE_FAULT_DIR"))
+	return a.pass(name, dir)
 }
 
 // Here is Point at a place where nothing can fail: it kills, waits, or does
@@ -57,24 +61,51 @@ func Here(name string) { _ = Point(name) }
 // the real one; empty means the real one.
 func Boot() string { return os.Getenv("PERDURE_FAULT_BOOT") }
 
+// struck kills the process if it is the first to find a file that says so. It
+// leaves its pid in another one.
+func struck(dir, name string) {
+	path := filepath.Join(dir, name)
+	if os.Remove(path+".kill") != nil {
+		return
+	}
+	if err := os.WriteFile(path+".killed.new", strconv.AppendInt(nil, int64(os.Getpid()), 10), 0o600); err != nil {
+		refuse(err)
+	}
+	if err := os.Rename(path+".killed.new", path+".killed"); err != nil {
+		refuse(err)
+	}
+	die()
+}
+
+// refuse ends the process because PERDURE_FAULT_DIR cannot be used.
+func refuse(err error) {
+	fmt.Fprintln(os.Stderr, "PERDURE_FAULT_DIR:", err)
+	os.Exit(2)
+}
+
+// die kills the process as SIGKILL does.
+func die() {
+	p, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot be killed:", err)
+		os.Exit(2)
+	}
+	select {} // the signal is on its way
+}
+
 func (a *action) pass(name, dir string) error {
 	n, err := a.count(name, dir)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "PERDURE_FAULT_DIR:", err)
-		os.Exit(2)
+		refuse(err)
 	}
 	switch {
 	case a.verb == "delay":
 		<-time.After(a.delay)
 	case a.verb == "kill" && n == a.from:
-		p, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = p.Kill()
-		}
-		if err != nil {
-			return err
-		}
-		select {} // the signal is on its way
+		die()
 	case a.verb == "error" && n >= a.from:
 		return fmt.Errorf("%s: %w", name, ErrInjected)
 	}

@@ -51,6 +51,41 @@ func TestEveryPointIsRegistered(t *testing.T) {
 	}
 }
 
+// TestEveryPointIsExplained holds the page that says what a death at each point
+// means to the list.
+func TestEveryPointIsExplained(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "survival.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "\n## Points of failure\n")
+	if !found {
+		t.Fatal("survival.md has no section of points")
+	}
+	var explained []string
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.TrimSpace(line), "|")
+		if len(cells) != 5 || !strings.HasPrefix(cells[1], " `") {
+			continue
+		}
+		if strings.TrimSpace(cells[2]) == "" || strings.TrimSpace(cells[3]) == "" {
+			t.Errorf("a row says nothing: %s", line)
+		}
+		explained = append(explained, strings.Trim(cells[1], " `"))
+	}
+	for _, p := range Points() {
+		if !slices.Contains(explained, p) {
+			t.Errorf("survival.md does not say what a death at %q means", p)
+		}
+	}
+	for i, p := range explained {
+		if !slices.Contains(Points(), p) || slices.Index(explained, p) != i {
+			t.Errorf("survival.md has a row for %q that is nowhere in the sources, or a second one", p)
+		}
+	}
+}
+
 var update = flag.Bool("update", false, "write points.go") //ok: a flag of the test binary
 
 const pointsHead = `package fault

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 const (
@@ -167,7 +169,9 @@ func packSegment(ctx context.Context, dir string, base int64) error {
 			return fmt.Errorf("cannot pack a log segment: %w", err)
 		}
 	}
+	fault.Here("logstore.pack.before_remove")
 	err := os.Remove(segmentPath(dir, base, ".log"))
+	fault.Here("logstore.pack.after_remove")
 	if errors.Is(err, fs.ErrNotExist) {
 		return removeSegment(dir, base) // removed while it was packed
 	}
@@ -215,6 +219,7 @@ func packFile(ctx context.Context, from, to string) (err error) {
 	if err = os.Chtimes(temp, st.ModTime(), st.ModTime()); err != nil {
 		return err
 	}
+	fault.Here("logstore.pack.before_rename")
 	return os.Rename(temp, to)
 }
 
@@ -280,6 +285,7 @@ func removeSegment(dir string, base int64) error {
 	var err error
 	for _, ext := range []string{".log", ".idx", ".log.gz", ".idx.gz"} {
 		err = errors.Join(err, removeFile(segmentPath(dir, base, ext)))
+		fault.Here("logstore.remove.one")
 	}
 	return err
 }

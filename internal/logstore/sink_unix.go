@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 const (
@@ -190,6 +192,7 @@ func (s *Sink) pump(stream int, limit int64) (int64, error) {
 		}
 	}
 	if n > 0 {
+		fault.Here("logstore.move.after")
 		w.off += n
 		w.end[stream] = w.off
 		w.open = true

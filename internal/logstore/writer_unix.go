@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 const (
@@ -170,6 +172,7 @@ func (w *writer) begin(base int64) error {
 	if err != nil {
 		return fmt.Errorf("cannot begin a log index: %w", err)
 	}
+	fault.Here("logstore.begin.index")
 	log, err := openRaw(segmentPath(w.dir, base, ".log"), unix.O_EXCL)
 	if err != nil {
 		unix.Close(idx)
@@ -182,6 +185,7 @@ func (w *writer) begin(base int64) error {
 		}
 		w.close()
 	}
+	fault.Here("logstore.begin.before_link")
 	*w = writer{dir: w.dir, log: log, idx: idx, base: base, closed: w.closed, open: open}
 	w.link()
 	return nil
@@ -245,6 +249,7 @@ func (w *writer) mark(tag uint16, micros int64) error {
 	if err != nil {
 		return fmt.Errorf("cannot write a log index: %w", err)
 	}
+	fault.Here("logstore.index.after")
 	w.idxOff += entrySize
 	w.tag, w.micros = tag, micros
 	if w.born == 0 {

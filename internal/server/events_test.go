@@ -35,14 +35,26 @@ func emitted(t *testing.T) map[string][]string {
 				if typ, ok := text(n); ok && kind.MatchString(typ) && !files[typ] {
 					out[typ] = append(out[typ], "")
 				}
-				if call, ok := n.(*ast.CallExpr); ok {
-					fields(call, out)
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
 				}
-				return true
+				fields(call, out)
+				return !pointOfFailure(call)
 			})
 		}
 	}
 	return out
+}
+
+// pointOfFailure says that a call is one of internal/fault: its name is no event.
+func pointOfFailure(call *ast.CallExpr) bool {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	pkg, ok := sel.X.(*ast.Ident)
+	return ok && pkg.Name == "fault"
 }
 
 func text(n ast.Node) (string, bool) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
 	"github.com/perdure/perdure/internal/supervisor"
@@ -73,6 +74,7 @@ func (s *Server) attach(ctx context.Context) (fresh bool, err error) {
 	if s.ready.Load() {
 		s.beGuarded(ctx, sup)
 	}
+	fault.Here("server.attach.before")
 	s.att.set(sup, info)
 	s.held.follow(ctx, sup, s.table)
 	return fresh, nil
@@ -108,6 +110,7 @@ func (s *Server) beGuarded(ctx context.Context, sup control.Supervisor) {
 		cmd.Env = os.Environ()
 		cmd.Dir, err = os.Getwd()
 	}
+	fault.Here("server.guarded.before")
 	if err == nil {
 		err = sup.Guard(ctx, cmd)
 	}

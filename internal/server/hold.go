@@ -10,6 +10,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/proc"
 )
 
@@ -200,6 +201,7 @@ func (h *holder) put(it *heldItem, held control.Held) {
 			next.Exit = &h.strays[i].Exit
 		}
 	}
+	fault.Here("server.hold.taken")
 	h.items[held.Name] = next
 	h.open += next.size()
 	h.poke()
@@ -250,6 +252,7 @@ func (h *holder) read(e control.Entry) {
 	over := lastEnded(e.Record)
 	h.ends[name] = ended{e.Record.ID, over}
 	if it != nil && it.ID == e.Record.ID && it.Generation <= over {
+		fault.Here("server.hold.before_drop")
 		h.dropPidfd(it)
 	}
 	if generation, ok := h.refused[name]; ok && generation <= over {
@@ -282,6 +285,7 @@ func (h *holder) prune(known *table) {
 
 // reaped is told of each orphan that this process has reaped.
 func (h *holder) reaped(id proc.Identity, exit proc.Exit) {
+	fault.Here("server.orphan.reaped")
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, it := range h.items {

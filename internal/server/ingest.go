@@ -9,6 +9,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // source is the name under which the event log keeps the cursor of a journal.
@@ -61,9 +62,11 @@ func (s *Server) ingest(ctx context.Context, sup control.Supervisor) error {
 		}
 		// The journal may drop what is safe here. Once a second is enough.
 		if time.Since(acked) > time.Second {
+			fault.Here("server.ack.before")
 			if err := s.acknowledge(ctx, sup, last); err != nil {
 				return err
 			}
+			fault.Here("server.ack.after")
 			acked = time.Now()
 		}
 		pause(ctx, min(4*time.Since(begun), maxGather))
@@ -149,9 +152,11 @@ func (s *Server) take(ctx context.Context, frames []control.Frame) (uint64, erro
 		}
 	}
 	last := frames[len(frames)-1].Seq
+	fault.Here("server.ingest.before")
 	if err := s.append(ctx, last, events); err != nil {
 		return 0, err
 	}
+	fault.Here("server.ingest.after")
 	s.table.take(entries, last)
 	for _, e := range entries {
 		s.held.read(e)

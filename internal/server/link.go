@@ -15,6 +15,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervisor"
@@ -115,6 +116,7 @@ func (l *link) start(ctx context.Context) error {
 	handing := l.held.handOver()
 	handing.add(&spec)
 	c := &launched{}
+	fault.Here("server.supervisor.before_start")
 	p, err := l.host.Start(spec, func(n proc.Notice) {
 		if n.Exited {
 			c.exit.Store(&n.Exit)
@@ -127,6 +129,7 @@ func (l *link) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot start the supervisor: %w", err)
 	}
+	fault.Here("server.supervisor.after_start")
 	c.pid = p.PID()
 	l.started = [2]*launched{l.started[1], c}
 	ready := make(chan error, 1)

@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/internal/config"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // The sources of definitions: a reload removes only what a file brought.
@@ -95,6 +96,7 @@ func (s *Server) apply(ctx context.Context, c *settled, boot bool) (control.Appl
 			return control.ApplyResult{}, err
 		}
 	}
+	fault.Here("server.apply.before")
 	var res control.ApplyResult
 	err := s.ask(ctx, true, func(sup control.Supervisor) error {
 		var err error
@@ -102,6 +104,7 @@ func (s *Server) apply(ctx context.Context, c *settled, boot bool) (control.Appl
 			Settings: &control.Settings{Sync: api.Duration(c.sync())}})
 		return err
 	})
+	fault.Here("server.apply.after")
 	if err == nil && s.store != nil {
 		s.store.SetSynchronous(synchronous(c.sync()))
 	}
@@ -167,6 +170,7 @@ func (s *Server) Reload(ctx context.Context) (api.ReloadResult, error) {
 		settings = config.Diff(before.config, c.config).Settings
 	}
 	s.watchEnv(ctx)
+	fault.Here("server.reload.before_event")
 	s.say(ctx, "config.reloaded", map[string]any{"added": res.Added, "changed": res.Changed, "removed": res.Removed, "settings": settings})
 	return api.ReloadResult{Added: res.Added, Changed: res.Changed, Removed: res.Removed, Unchanged: res.Unchanged,
 		Settings: settings, Warnings: c.warnings}, s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/api"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/httpapi"
 	"github.com/perdure/perdure/internal/sockpath"
 )
@@ -32,6 +33,7 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 	defer trim.Stop()
 	lasting := context.WithoutCancel(ctx)
 	listeners, err := s.listen() //nolint:contextcheck // the listeners outlive the call; listening does not wait
+	fault.Here("server.socket.after")
 	for err == nil {
 		api := s.serveAPI(lasting, listeners)
 		s.ready.Store(true)
@@ -45,6 +47,7 @@ func Run(ctx context.Context, o Options, started func(s *Server)) (int, error) {
 		if path == "" {
 			code, _ := s.ExitCode()
 			s.say(lasting, "server.stopped", map[string]any{"code": code})
+			fault.Here("server.end.told")
 			// Whoever waits for the shutdown gets the answer first.
 			api.end(nil)
 			return code, errors.Join(stop, s.Close())

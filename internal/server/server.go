@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/internal/config"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/store/sqlite"
 )
@@ -130,6 +131,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if s.lock, err = takeLock(o); err != nil {
 		return nil, err
 	}
+	fault.Here("server.lock.after")
 	s.closers = append(s.closers, s.lock.Release)
 	if err := s.openStore(ctx); err != nil {
 		return nil, err
@@ -139,6 +141,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, errors.Join(err, s.store.Close())
 	}
 	s.closers = append(s.closers, s.events.Close)
+	fault.Here("server.store.after")
 	fresh, err := s.attachFirst(ctx)
 	if err != nil {
 		return nil, err
@@ -158,6 +161,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.ask(ctx, true, func(sup control.Supervisor) error { return s.load(ctx, sup) }); err != nil {
 		return nil, err
 	}
+	fault.Here("server.boot.after")
 	s.background.Go(func() { s.retain(background) })
 	s.watchEnv(ctx)
 	if in := o.Inherited; in != nil {
@@ -242,11 +246,13 @@ func (s *Server) Stop(ctx context.Context, timeout time.Duration) error {
 	}
 	if s.end.begin() {
 		s.say(ctx, "server.stopping", map[string]any{"timeout_ms": timeout.Milliseconds()})
+		fault.Here("server.stop.begun")
 	}
 	sup, err := s.shutdown(ctx, timeout)
 	if err != nil {
 		return err
 	}
+	fault.Here("server.stop.done")
 	s.end.finish()
 	defer s.end.reach()
 	// The last events are in the log before the end is told. A log that cannot

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 )
 
@@ -39,6 +40,7 @@ func prepare(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the state directory: %w", err)
 	}
+	fault.Here("server.statedir.made")
 	fi, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("cannot read the state directory: %w", err)

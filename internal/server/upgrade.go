@@ -11,6 +11,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/reexec"
 	"github.com/perdure/perdure/internal/sockpath"
 	"github.com/perdure/perdure/internal/supervisor"
@@ -60,6 +61,7 @@ func Inherit() (*Inherited, error) {
 	if err != nil || !became {
 		return nil, err
 	}
+	fault.Here("server.upgrade.after_exec")
 	if in.Version != Handover {
 		return nil, fmt.Errorf("cannot go on where the program before was: it has handed over in version %d, and this one knows version %d",
 			in.Version, Handover)
@@ -104,6 +106,7 @@ func (s *Server) Upgrade(ctx context.Context, req api.UpgradeRequest) (res api.U
 			s.say(ctx, "server.upgrade_failed", map[string]any{"binary": req.Binary, "error": err.Error()})
 		}
 	}()
+	fault.Here("server.upgrade.checked")
 	err = s.ask(ctx, false, func(sup control.Supervisor) error { return sup.Upgrade(ctx, req.Binary) })
 	if api.CodeOf(err) == api.CodeInvalid && err != nil {
 		// It is too old to become another program. Its processes live on without it.
@@ -127,6 +130,7 @@ func (s *Server) Upgrade(ctx context.Context, req api.UpgradeRequest) (res api.U
 		return res, api.Errorf(api.CodeFailed, "cannot upgrade: the supervisor died as version %s, and version %s has adopted everything; "+
 			"see supervisor.log in %s", theirs.Build, now.Build, s.o.StateDir)
 	}
+	fault.Here("server.upgrade.half")
 	res.SupervisorPID = now.PID
 	return res, s.move.to(req.Binary)
 }
@@ -207,6 +211,7 @@ func (s *Server) become(ctx context.Context, path string, in *Inherited) ([]list
 	if s.o.Become.Leaving != nil {
 		s.o.Become.Leaving()
 	}
+	fault.Here("server.upgrade.before_exec")
 	failed := reexec.Exec(path, append([]string{path}, s.o.Become.Args...), inheritedKind, in, fds)
 	s.stayed = in.Since
 	s.o.Logger.Error("Cannot become another program; the old server goes on", "error", failed)

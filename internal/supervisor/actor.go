@@ -11,6 +11,7 @@ import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/appendjson"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/logstore"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
@@ -155,6 +156,7 @@ func (a *actor) step(in supervise.Input) error {
 	next, changed := []supervise.Input{in}, false
 	for first := true; len(next) > 0; first = false {
 		in, next = next[0], next[1:]
+		comes(in.Kind)
 		if (in.Gone || in.Kind == supervise.Gone) && in.Generation == a.state.Generation {
 			a.released()
 		}
@@ -171,7 +173,7 @@ func (a *actor) step(in supervise.Input) error {
 			continue
 		}
 		changed = true
-		next = append(next, a.commit(r)...)
+		next = append(next, a.commit(in.Kind, r)...)
 	}
 	if changed {
 		a.sup.tree.changed(a.who.name, a.state)
@@ -205,6 +207,7 @@ func (a *actor) released() {
 		}
 	}
 	a.proc, a.ident = nil, nil
+	fault.Here("supervisor.exit.drained")
 }
 
 // debt is what could not be persisted: the events so far and the effects that
@@ -215,11 +218,11 @@ type debt struct {
 	timer   *time.Timer
 }
 
-// commit takes over a new state: it is persisted BEFORE any effect, and durable
-// before any that begins something, where the settings say so. When it cannot
-// be, effects that end things are executed all the same and the others wait
-// until it can.
-func (a *actor) commit(r supervise.Result) []supervise.Input {
+// commit takes over a new state that an input has led to: it is persisted BEFORE
+// any effect, and durable before any that begins something, where the settings
+// say so. When it cannot be, effects that end things are executed all the same and
+// the others wait until it can.
+func (a *actor) commit(cause supervise.Kind, r supervise.Result) []supervise.Input {
 	if a.spawns(r.Effects) {
 		// A spawn holds its thread until the program is executed. Without a bound a
 		// thousand starts at once would need a thread each, and be no faster. The turn
@@ -253,6 +256,7 @@ func (a *actor) commit(r supervise.Result) []supervise.Input {
 			return a.owe(err, nil, effects) // the events are told
 		}
 	}
+	recorded(cause)
 	if a.again.debt != nil {
 		a.again.debt.timer.Stop()
 		a.again.debt = nil
@@ -333,7 +337,7 @@ func (a *actor) repay() error {
 	if a.again.debt == nil {
 		return nil
 	}
-	for _, in := range a.commit(supervise.Result{State: a.state}) {
+	for _, in := range a.commit(supervise.NumKinds, supervise.Result{State: a.state}) {
 		if err := a.step(in); err != nil {
 			return err
 		}
@@ -382,10 +386,12 @@ func (a *actor) define(def *api.Definition, spec *supervise.Spec, event string) 
 	if err != nil {
 		return err
 	}
+	fault.Here("supervisor.define.before")
 	seq, err := a.sup.log.Write(definitionKey(a.who.name), payload)
 	if err != nil {
 		return api.Errorf(api.CodeUnavailable, "cannot write the definition of %q to the journal: %v", a.who.name, err)
 	}
+	fault.Here("supervisor.define.after")
 	a.seq, a.def, a.spec = seq, def, spec
 	a.env = nil // it was of the definition before
 	if a.sink != nil {
@@ -410,7 +416,9 @@ func (a *actor) forget() error {
 	if err != nil {
 		return err
 	}
+	fault.Here("supervisor.remove.before")
 	_, err1 := a.sup.log.WriteDelete(definitionKey(a.who.name), []byte("{}"))
+	fault.Here("supervisor.remove.half")
 	_, err2 := a.sup.log.WriteDelete(processKey(a.who.name), payload)
 	if err := errors.Join(err1, err2); err != nil {
 		a.sup.troubles.storage(a.who.name, err)
@@ -418,6 +426,7 @@ func (a *actor) forget() error {
 		a.again.forget = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).forget}) })
 		return api.Errorf(api.CodeUnavailable, "cannot write the removal of %q to the journal; it is tried again: %v", a.who.name, err)
 	}
+	fault.Here("supervisor.remove.recorded")
 	a.gone = api.Errorf(api.CodeNotFound, "cannot find process %q: it has been removed", a.who.name)
 	a.close()
 	a.sup.dropped(a.who.name)
@@ -431,6 +440,7 @@ func (a *actor) clear() {
 	if err := a.sup.out.remove(a.who.name); err != nil {
 		a.sup.o.Logger.Warn("Cannot remove the log", "process", a.who.name, "error", err)
 	}
+	fault.Here("supervisor.remove.files")
 	if err := a.sup.host.release(a.who.name); err != nil {
 		a.sup.o.Logger.Warn("Cannot remove the cgroup", "process", a.who.name, "error", err)
 	}

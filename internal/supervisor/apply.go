@@ -12,6 +12,7 @@ import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -62,10 +63,12 @@ func (s *Supervisor) Apply(ctx context.Context, req control.ApplyRequest) (contr
 			res.Unchanged = append(res.Unchanged, a.who.name)
 		}
 	}
+	fault.Here("supervisor.apply.defined")
 	if req.Full {
 		res.Removed = s.removeOthers(given, req.Source)
 	}
 	s.tree.refresh()
+	fault.Here("supervisor.apply.removed")
 	s.beginBoot()
 	s.beginAll(func(a *actor) bool { return req.Full || given[a.who.name] })
 	s.trimSoon()

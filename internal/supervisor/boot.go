@@ -3,6 +3,7 @@ package supervisor
 import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/supervise"
 )
@@ -76,7 +77,9 @@ func (s *Supervisor) boot() control.Boot {
 // written it holds all the same: what this boot begins carries its number, and
 // what a shutdown stops says so.
 func (s *Supervisor) setBoot(b control.Boot, events ...control.Event) {
+	fault.Here("supervisor.boot.before")
 	s.troubles.write(bootKey, control.Entry{Boot: &b, Events: events})
+	fault.Here("supervisor.boot.after")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.origin.boot = b

@@ -8,10 +8,37 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/probe"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
 )
+
+// comes is where an input has come and nothing is written of it.
+func comes(k supervise.Kind) {
+	switch {
+	case !fault.Enabled:
+	case k == supervise.Exited:
+		fault.Here("supervisor.exit.before")
+	case k == supervise.Gone:
+		fault.Here("supervisor.gone.before")
+	}
+}
+
+// recorded is where what an input has led to is written, and nothing is done yet.
+func recorded(k supervise.Kind) {
+	switch {
+	case !fault.Enabled:
+	case k == supervise.Exited:
+		fault.Here("supervisor.exit.recorded")
+	case k == supervise.Gone:
+		fault.Here("supervisor.gone.recorded")
+	case k == supervise.Spawned:
+		fault.Here("supervisor.spawn.recorded")
+	case k == supervise.Adopted:
+		fault.Here("supervisor.adopt.recorded")
+	}
+}
 
 // execute carries out effects in order and returns the inputs that they bring.
 func (a *actor) execute(effects []supervise.Effect) []supervise.Input {
@@ -66,7 +93,9 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	if err != nil {
 		return failed(err)
 	}
+	fault.Here("supervisor.spawn.before")
 	p, err := a.sup.host.start(spec, a.notify(generation))
+	fault.Here("supervisor.spawn.after")
 	_ = spec.Stdout.Close()
 	_ = spec.Stderr.Close()
 	if err != nil {
@@ -113,18 +142,22 @@ func (a *actor) signal(name string) {
 	if a.proc == nil {
 		return
 	}
+	fault.Here("supervisor.signal.before")
 	if err := a.proc.Signal(name); err != nil {
 		a.sup.o.Logger.Warn("Cannot signal", "process", a.who.name, "signal", name, "error", err)
 	}
+	fault.Here("supervisor.signal.after")
 }
 
 func (a *actor) kill() {
 	if a.proc == nil {
 		return
 	}
+	fault.Here("supervisor.kill.before")
 	if err := a.proc.Kill(); err != nil {
 		a.sup.o.Logger.Warn("Cannot kill", "process", a.who.name, "error", err)
 	}
+	fault.Here("supervisor.kill.after")
 }
 
 func (a *actor) arm(e supervise.Effect) {

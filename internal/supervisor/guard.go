@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
@@ -193,6 +194,7 @@ func (w *serverWatch) start(cmd control.ServerCommand) error {
 	}
 	defer func() { _ = out.Close() }() // the server has its own copy
 	exit := make(chan proc.Exit, 1)
+	fault.Here("supervisor.server.before_start")
 	p, err := w.sup.host.start(proc.Spec{Path: proc.OwnImage(), Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, Stdout: out, Stderr: out}, func(n proc.Notice) {
 		if n.Exited {
 			exit <- n.Exit
@@ -201,6 +203,7 @@ func (w *serverWatch) start(cmd control.ServerCommand) error {
 	if err != nil {
 		return err
 	}
+	fault.Here("supervisor.server.after_start")
 	w.own.pid, w.own.exit = p.Identity().PID, exit
 	w.sup.o.Logger.Info("Started the server", "pid", w.own.pid)
 	return nil

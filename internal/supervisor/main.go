@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 )
 
@@ -94,6 +95,7 @@ func run(dir string, args []string, build string, handOver int, logger *slog.Log
 	}
 	if e.from == nil {
 		e.inherited = takeOver(handOver, logger)
+		fault.Here("supervisor.handover.taken")
 	}
 	for {
 		path, p, err := serve(e, build, asked, logger)
@@ -143,6 +145,7 @@ func serve(e *estate, build string, asked asked, logger *slog.Logger) (path stri
 	if err := e.listen(); err != nil {
 		return "", nil, errors.Join(err, s.Close())
 	}
+	fault.Here("supervisor.socket.after")
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := control.Serve(ctx, e.listener, s, control.ServeOptions{Log: logger}); err != nil {
@@ -180,10 +183,13 @@ func serve(e *estate, build string, asked asked, logger *slog.Logger) (path stri
 		}
 	}
 	// Who follows the journal gets its end before the socket goes.
+	fault.Here("supervisor.end.before_close")
 	s.awaitFollowers(followersPatience)
 	cancel(nil)
 	wg.Wait()
-	return "", nil, s.Close()
+	err = s.Close()
+	fault.Here("supervisor.end.after_close")
+	return "", nil, err
 }
 
 // followersPatience bounds the wait for followers after the end of everything.

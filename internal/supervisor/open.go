@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/logstore"
@@ -93,6 +94,7 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	h.Adopted()
+	fault.Here("supervisor.recover.after")
 	data := map[string]any{"pid": os.Getpid(), "build": o.Build}
 	if len(report.Repairs) > 0 {
 		data["journal_repairs"] = report.Repairs
@@ -183,6 +185,7 @@ func journalID(path string, j *journal.Journal) (string, error) {
 	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("cannot name the journal: %w", err)
 	}
+	fault.Here("supervisor.journal.before_name")
 	if err := os.Rename(tmp, path); err != nil {
 		return "", fmt.Errorf("cannot name the journal: %w", err)
 	}

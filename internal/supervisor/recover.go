@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/proc"
 	"github.com/perdure/perdure/internal/supervise"
@@ -188,7 +189,9 @@ func (a *actor) resume() error {
 			return err
 		}
 		ident := a.ident
+		fault.Here("supervisor.adopt.before")
 		in.PID = a.adoptLive()
+		fault.Here("supervisor.adopt.after")
 		if in.PID == 0 {
 			in.Exit = a.sup.exitOf(ident)
 			in.Leftovers = a.again.rest != nil && a.sweepOnce()

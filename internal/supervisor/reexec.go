@@ -14,6 +14,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/flock"
 	"github.com/perdure/perdure/internal/journal"
 	"github.com/perdure/perdure/internal/proc"
@@ -181,8 +182,10 @@ func settle(dir string, args []string) (*estate, error) {
 		if e.lock, err = flock.Inherited(path, p.Lock); err == nil {
 			e.inherit(p.Listener)
 		}
+		fault.Here("supervisor.upgrade.after_exec")
 	default:
 		e.lock, err = flock.Take(path)
+		fault.Here("supervisor.lock.after")
 	}
 	if err != nil {
 		return nil, err
@@ -270,6 +273,7 @@ func (s *Supervisor) upgradeInPlace(ctx context.Context) {
 // become goes on as another program, after the supervisor is closed. When that
 // fails, the estate is as after settle, and the same program goes on by it.
 func (e *estate) become(path string, p *parcel) {
+	fault.Here("supervisor.upgrade.before_exec")
 	failed := reexec.Exec(path, append([]string{path}, e.args...), parcelKind, p, p.fds())
 	e.listener, e.failed, e.from, e.inherited = nil, failed, p, p.inherited()
 	e.inherit(p.Listener)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // runDir returns the folder of the FIFOs: in memory where the system has a
@@ -43,6 +45,7 @@ func runDir(stateDir, id string) (string, error) {
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	fault.Here("supervisor.rundir.before_link")
 	return dir, os.Symlink(dir, link)
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 )
 
 // servers is what the supervisor knows of its server: whether one follows the
@@ -98,9 +99,11 @@ func (v *servers) guard(cmd control.ServerCommand) error {
 	if err == nil {
 		err = os.WriteFile(v.path+".new", b, 0o600)
 	}
+	fault.Here("supervisor.guard.before_rename")
 	if err == nil {
 		err = os.Rename(v.path+".new", v.path)
 	}
+	fault.Here("supervisor.guard.after_rename")
 	if err != nil {
 		return fmt.Errorf("cannot write down how the server is started: %w", err)
 	}

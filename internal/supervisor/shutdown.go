@@ -8,6 +8,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -29,6 +30,7 @@ func (s *Supervisor) begin(timeout time.Duration) {
 	s.deadline(timeout)
 	s.end.once.Do(func() {
 		s.say("supervisor.shutdown", map[string]any{"timeout_ms": timeout.Milliseconds()})
+		fault.Here("supervisor.shutdown.begun")
 		s.finishChanges()
 		s.tree.shutdown(func() {
 			s.sayOver()

@@ -15,6 +15,7 @@ import (
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -352,7 +353,9 @@ func (s *Supervisor) exit(code int, name string) {
 		return
 	}
 	data, _ := json.Marshal(map[string]any{"code": code, "by": name})
+	fault.Here("supervisor.exit_asked.before")
 	s.troubles.write(supervisorKey, control.Entry{Exit: &code, Events: []control.Event{{Type: "supervisor.exit", Data: data}}})
+	fault.Here("supervisor.exit_asked.after")
 	if ready {
 		s.leaveWith(code)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/store"
 )
 
@@ -90,5 +91,8 @@ func apply(ctx context.Context, db *sql.DB, step store.Step) error {
 	if err != nil {
 		return err
 	}
-	return tx.Commit()
+	fault.Here("sqlite.migrate.before_commit")
+	err = tx.Commit()
+	fault.Here("sqlite.migrate.after_commit")
+	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/event"
+	"github.com/perdure/perdure/internal/fault"
 	"github.com/perdure/perdure/internal/store"
 )
 
@@ -276,7 +277,9 @@ func (w *writer) run(ctx context.Context, group []*request) (err error) {
 	if err := w.insertPending(ctx); err != nil {
 		return err
 	}
+	fault.Here("sqlite.commit.before")
 	_, err = w.exec(ctx, `COMMIT`)
+	fault.Here("sqlite.commit.after")
 	return err
 }
 
