@@ -146,7 +146,8 @@ func TestDiskFull(t *testing.T) {
 		return slices.DeleteFunc(r.events("", typ), func(e api.Event) bool { return fields(t, e)["kind"] != "journal" })
 	}
 	failed, recovered := journal("storage.failed"), journal("storage.recovered")
-	if len(failed) != 1 || len(recovered) != 1 || !failed[0].Time.Before(freed) || recovered[0].Time.Before(freed) || fields(t, failed[0])["cause"] != "full" {
+	n := len(failed)
+	if n == 0 || n != len(recovered) || !failed[0].Time.Before(freed) || recovered[n-1].Time.Before(freed) || fields(t, failed[0])["cause"] != "full" {
 		t.Errorf("there was space again at %s; told are %+v and %+v", freed, failed, recovered)
 	}
 	if left := r.info().Troubles; len(left) > 0 {

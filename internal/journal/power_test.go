@@ -567,6 +567,11 @@ func TestSyncHealthIsTold(t *testing.T) {
 		d.be(0, nil)
 		mustAppend(t, j, "k", "4")
 		want("it works again", time.Second, "<nil> false")
+		d.be(0, syscall.EIO)
+		mustAppend(t, j, "k", "5")
+		want("it fails", time.Minute, syscall.EIO.Error()+" false")
+		d.be(0, nil)
+		want("it works again, and nobody has appended", syncRetry, "<nil> false")
 		if err := j.Close(); err != nil {
 			t.Error(err)
 		}

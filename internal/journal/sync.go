@@ -220,10 +220,21 @@ func (j *Journal) syncLoop() {
 		if !j.awaitSync(timer) {
 			return
 		}
-		// A failure is kept for Stats, and the next append begins a new segment.
-		_ = j.Sync()
+		// A failure is kept for Stats. It is tried again with a new segment, whether
+		// or not more is appended.
+		for j.Sync() != nil {
+			timer.Reset(syncRetry)
+			select {
+			case <-j.done:
+				return
+			case <-timer.C:
+			}
+		}
 	}
 }
+
+// syncRetry is the time between two tries to flush.
+const syncRetry = time.Second
 
 // awaitSync waits for the end of the interval, whatever that is changed to
 // meanwhile. It returns false when the journal is closed.
