@@ -71,6 +71,7 @@ func TestDatabaseErrorsAreTriedAgain(t *testing.T) {
 		if info, err := s.Info(context.Background()); err != nil || len(info.Troubles) != 1 || info.Troubles[0].Kind != api.TroubleDatabase {
 			t.Errorf("%+v, %v", info.Troubles, err)
 		}
+		s.say(context.Background(), "config.reloaded", nil)
 		m.setFail(nil)
 		recovered := time.Now()
 		pass(2 * time.Second)
@@ -81,9 +82,10 @@ func TestDatabaseErrorsAreTriedAgain(t *testing.T) {
 			t.Errorf("%+v, %v", info.Troubles, err)
 		}
 		m.mu.Lock()
-		last := m.events[len(m.events)-2:]
+		last := m.events[len(m.events)-3:]
 		m.mu.Unlock()
-		if last[0].Type != "storage.failed" || last[0].Time.After(recovered.Add(-4*time.Second)) || last[1].Type != "storage.recovered" {
+		if last[0].Type != "config.reloaded" || last[0].Time.After(recovered) || last[1].Type != "storage.failed" ||
+			last[1].Time.After(recovered.Add(-4*time.Second)) || last[2].Type != "storage.recovered" {
 			t.Errorf("it was over at %s, and told are %+v", recovered, last)
 		}
 		end(t, s)

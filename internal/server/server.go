@@ -89,6 +89,9 @@ type Server struct {
 type database struct {
 	store   *sqlite.Store               // nil when they are not in a file
 	trouble atomic.Pointer[api.Trouble] // nil while it can be written
+
+	saying sync.Mutex
+	unsaid []api.Event // of the server's own, which could not be written yet; guarded by saying
 }
 
 // move is what the next program goes on with, and how it comes to it.
@@ -218,10 +221,10 @@ func (s *Server) retention() api.Retention {
 	return s.config.settings.Events
 }
 
-// say appends an event of the server's own.
+// say appends an event of the server's own, as soon as that can be done.
 func (s *Server) say(ctx context.Context, typ string, data map[string]any) {
-	if _, err := s.events.Append(ctx, newEvent(typ, data)); err != nil {
-		s.o.Logger.Error("Cannot write an event", "type", typ, "error", err)
+	if err := s.sayAll(ctx, newEvent(typ, data)); err != nil {
+		s.o.Logger.Error("Cannot write an event yet", "type", typ, "error", err)
 	}
 }
 

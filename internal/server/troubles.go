@@ -32,6 +32,9 @@ func (s *Server) databaseFails(err error) {
 func (s *Server) databaseWorks(ctx context.Context) {
 	t := s.trouble.Swap(nil)
 	if t == nil {
+		if err := s.sayAll(ctx); err != nil {
+			s.o.Logger.Error("Cannot write events yet", "error", err)
+		}
 		return
 	}
 	took := time.Since(t.Since)
@@ -39,9 +42,30 @@ func (s *Server) databaseWorks(ctx context.Context) {
 	failed := newEvent("storage.failed", map[string]any{"kind": t.Kind, "cause": t.Cause, "error": t.Error, "effect": t.Effect})
 	failed.Time = t.Since
 	recovered := newEvent("storage.recovered", map[string]any{"kind": t.Kind, "for_ms": took.Milliseconds()})
-	if _, err := s.events.Append(ctx, failed, recovered); err != nil {
-		s.o.Logger.Error("Cannot write that the event log could not be written", "error", err)
+	if err := s.sayAll(ctx, failed, recovered); err != nil {
+		s.o.Logger.Error("Cannot write yet that the event log could not be written", "error", err)
 	}
+}
+
+// maxUnsaid bounds the events of the server's own that wait; the oldest go.
+const maxUnsaid = 100
+
+// sayAll appends events of the server's own behind those that wait. What cannot be
+// written waits until something is written again.
+func (s *Server) sayAll(ctx context.Context, events ...api.Event) error {
+	s.saying.Lock()
+	defer s.saying.Unlock()
+	all := append(s.unsaid, events...)
+	if len(all) == 0 {
+		return nil
+	}
+	_, err := s.events.Append(ctx, all...)
+	s.unsaid = nil
+	// After the end of ctx they may be written nevertheless.
+	if err != nil && ctx.Err() == nil && api.CodeOf(err) != api.CodeInvalid {
+		s.unsaid = all[max(0, len(all)-maxUnsaid):]
+	}
+	return err
 }
 
 // askTime bounds a question to the supervisor that is no more than a courtesy.
