@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // ending is how far a server is on its way to the end. Each step is taken once;
@@ -13,6 +14,8 @@ type ending struct {
 	done     chan struct{} // closed when the supervisor has said that everything is gone
 	stopped  chan struct{} // closed when that is told, and with it the last events
 	read     chan struct{} // closed when the journal is not read any more
+
+	over atomic.Bool // the boot is over, as far as the journal is read
 
 	mu       sync.Mutex // orders the steps
 	exitCode int        // what was asked for; valid once asked is closed

@@ -186,12 +186,14 @@ func (s *Server) keepAttached(ctx context.Context) {
 // retryIngest is the wait before the journal is read again after an error.
 const retryIngest = time.Second
 
-// over says that a supervisor that is gone has done all that it was there for.
+// over says that a supervisor that is gone has done all that it was there for. That
+// nothing lives is not enough: one that dies before it has written that the boot is
+// over leaves it under way, and the next up would take it for that.
 func (s *Server) over() bool {
 	if isClosed(s.end.done) {
 		return true
 	}
-	return (isClosed(s.end.stopping) || isClosed(s.end.asked)) && s.allAtRest()
+	return (isClosed(s.end.stopping) || isClosed(s.end.asked)) && s.end.over.Load() && s.allAtRest()
 }
 
 var errLost = errors.New("its connection is closed")

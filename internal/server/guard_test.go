@@ -349,6 +349,23 @@ func TestShutdownOverADeath(t *testing.T) {
 	})
 }
 
+// The supervisor dies when nothing lives any more, and before it has written that
+// the boot is over: the next one does.
+func TestShutdownOverADeathBeforeTheLastWord(t *testing.T) {
+	t.Parallel()
+	guarded(t, func(t *testing.T, s *Server, n *nursery, m *memory) {
+		n.f.add(in("web", api.StateStopped, api.DesiredStopped), false)
+		pass(time.Second)
+		n.alive.deaf = true
+		if err := s.Stop(context.Background(), time.Minute); err != nil {
+			t.Errorf("%v", err)
+		}
+		if n.pid != 2 {
+			t.Errorf("%d supervisors", n.pid)
+		}
+	})
+}
+
 // A supervisor that dies when all is ended takes its last events with it until the
 // next one comes: nobody waits for them.
 func TestNoWaitForTheEventsOfTheDead(t *testing.T) {

@@ -163,6 +163,9 @@ func (s *Server) take(ctx context.Context, frames []control.Frame) (uint64, erro
 		if e.Removed && e.Record != nil {
 			s.sampler.forget(e.Record.Name)
 		}
+		if e.Boot != nil {
+			s.end.over.Store(e.Boot.Over)
+		}
 		// A wish that a supervisor before has heard is done, or asked for again.
 		if e.Exit != nil && e.Seq > s.att.met() {
 			s.end.ask(*e.Exit)
