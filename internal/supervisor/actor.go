@@ -53,7 +53,7 @@ type actor struct {
 	ident  *proc.Identity
 	proc   live
 	sink   sink
-	timers [supervise.NumTimers]*time.Timer
+	timers [supervise.NumTimers]*alarm
 	stops  []func() // ends the asking of probes
 	gone   error    // why it takes no more: removed, or the supervisor is closed
 	again  retries
@@ -450,7 +450,7 @@ func (a *actor) clear() {
 func (a *actor) close() {
 	for i, t := range a.timers {
 		if t != nil {
-			t.Stop()
+			t.stop()
 			a.timers[i] = nil
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/definition"
@@ -163,12 +162,12 @@ func (a *actor) kill() {
 func (a *actor) arm(e supervise.Effect) {
 	a.disarm(e.Timer)
 	in := supervise.Input{Kind: supervise.TimerFired, Timer: e.Timer, Number: e.Number}
-	a.timers[e.Timer] = time.AfterFunc(max(0, e.Deadline.Sub(a.sup.o.Clock())), func() { a.tell(in) })
+	a.timers[e.Timer] = newAlarm(e.Deadline, a.sup.o.Clock, func() { a.tell(in) })
 }
 
 func (a *actor) disarm(id supervise.TimerID) {
 	if t := a.timers[id]; t != nil {
-		t.Stop()
+		t.stop()
 		a.timers[id] = nil
 	}
 }

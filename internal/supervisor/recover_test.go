@@ -21,6 +21,39 @@ func crash(t *testing.T, w *world, s *Supervisor) {
 	w.breakJournal(nil)
 }
 
+// The machine sleeps in the middle of a wait. What the boot clock has counted
+// counts, a minute after it is awake at the latest; and no wait ends early.
+func TestWaitsGoOnWhileTheMachineSleeps(t *testing.T) {
+	t.Parallel()
+	inWorld(t, func(t *testing.T, w *world) {
+		day := api.Duration(24 * time.Hour)
+		s := w.open()
+		apply(t, s, def("sick", func(d *api.Definition) { d.Backoff.Initial, d.Backoff.Max = &day, day }))
+		synctest.Wait()
+		w.process("sick").end(1, "")
+		pass(2 * time.Hour)
+		w.clock.slept.Store(int64(20 * time.Hour))
+		pass(2*time.Hour - time.Second)
+		if w.process("sick") != nil {
+			t.Error("it was started before its time")
+		}
+		pass(time.Second)
+		synctest.Wait()
+		if w.process("sick") == nil {
+			t.Error("it was not started at its time")
+		}
+		w.process("sick").end(1, "")
+		pass(time.Hour)
+		w.clock.slept.Store(int64(100 * time.Hour))
+		pass(maxNap)
+		synctest.Wait()
+		if w.process("sick") == nil {
+			t.Error("it was not started when the machine was awake for a minute")
+		}
+		closed(t, s)
+	})
+}
+
 // The newest record of a process is lost with a damaged journal. What lives is taken
 // over under its own number, and no second one is started, whatever is recorded.
 func TestLostRecordsStartNothingTwice(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,16 @@ import (
 	"github.com/perdure/perdure/internal/supervise"
 )
 
+// bootClock goes on while the machine sleeps.
+type bootClock struct {
+	start time.Time
+	slept atomic.Int64 // how long, in nanoseconds
+}
+
+func (c *bootClock) now() supervise.Instant {
+	return supervise.Instant(time.Since(c.start)) + supervise.Instant(time.Hour) + supervise.Instant(c.slept.Load())
+}
+
 // flushing is how the journal is made durable, and what it has lost.
 type flushing struct {
 	every  time.Duration // what was set last
@@ -37,7 +48,7 @@ type flushing struct {
 // it in order. It outlives supervisors, as the machine does.
 type world struct {
 	t     *testing.T
-	start time.Time
+	clock bootClock
 
 	mu     sync.Mutex
 	did    []string // "append NAME event,event", "start NAME", "signal NAME TERM", "kill NAME", …
@@ -62,7 +73,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, start: time.Now(), latest: map[string]journal.Frame{}, live: map[int]*fakeProcess{}, pid: 100,
+	return &world{t: t, clock: bootClock{start: time.Now()}, latest: map[string]journal.Frame{}, live: map[int]*fakeProcess{}, pid: 100,
 		bootID: "boot-1", asking: map[*asking]bool{}, deaf: map[string]bool{}, stuck: map[string]bool{}}
 }
 
@@ -72,7 +83,7 @@ func (w *world) open() *Supervisor { return w.openWith(func(int) {}) }
 // openWith is open with somebody who hears that a process asks for the end.
 func (w *world) openWith(onExit func(code int)) *Supervisor {
 	o := Options{Embedded: true, Env: []string{}, OnExit: onExit, Roll: func() float64 { return 0 },
-		Clock: func() supervise.Instant { return supervise.Instant(time.Since(w.start)) + supervise.Instant(time.Hour) }}
+		Clock: w.clock.now}
 	o.Inherited.Reaped = w.reaped
 	s := newSupervisor(o.filled(), simHost{w}, simOutputs{w}, w, w, newTroubles("/state", slog.New(slog.DiscardHandler)))
 	s.bootID, s.origin.journal, s.origin.settings = w.bootID, "journal", defaultSettings()
