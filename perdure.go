@@ -44,6 +44,9 @@ type Options struct {
 	// Supervisor is the command that starts the supervisor. Default: this
 	// program itself, which must then call Init first in main.
 	Supervisor []string
+	// Sync says what a power cut may lose, as settings.sync in a file. Default: what
+	// the files say, else "100ms".
+	Sync string
 	// Logger takes what concerns Perdure itself. Default: none.
 	Logger *slog.Logger
 }
@@ -90,7 +93,7 @@ func New(ctx context.Context, o Options) (*System, error) {
 		}
 		command = []string{self, supervisorWord}
 	}
-	srv, err := server.Start(ctx, server.Options{Files: o.Files, StateDir: dir, Supervisor: command, Embedded: o.InProcess,
+	srv, err := server.Start(ctx, server.Options{Files: o.Files, StateDir: dir, Supervisor: command, Embedded: o.InProcess, Sync: o.Sync,
 		Logger: o.Logger, Version: Version})
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 // system starts a system over a directory with a short path (a socket's must be).
 func system(t *testing.T, dir string, inProcess bool) *perdure.System {
 	t.Helper()
-	s, err := perdure.New(t.Context(), perdure.Options{StateDir: dir, InProcess: inProcess})
+	s, err := perdure.New(t.Context(), perdure.Options{StateDir: dir, InProcess: inProcess, Sync: "0s"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +100,11 @@ func TestEmbedded(t *testing.T) {
 			dir := t.TempDir()
 			s := system(t, dir, inProcess)
 			before := life(t, s)
-			if _, err := perdure.New(t.Context(), perdure.Options{StateDir: dir, InProcess: inProcess}); api.CodeOf(err) != api.CodeConflict {
+			if _, err := perdure.New(t.Context(), perdure.Options{StateDir: dir, InProcess: inProcess, Sync: "0s"}); api.CodeOf(err) != api.CodeConflict {
 				t.Errorf("a second system over the same directory: %v", err)
+			}
+			if _, err := perdure.New(t.Context(), perdure.Options{StateDir: t.TempDir(), InProcess: inProcess, Sync: "sometimes"}); api.CodeOf(err) != api.CodeInvalid {
+				t.Errorf("an interval that is none: %v", err)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)

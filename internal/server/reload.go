@@ -71,6 +71,9 @@ func settle(o Options) (*settled, error) {
 	if o.TokenFile != "" {
 		out.settings.TokenFile = o.TokenFile
 	}
+	if o.Sync != "" {
+		out.settings.Sync = o.Sync
+	}
 	out.filled = definition.FillAll(out.written)
 	if findings := definition.ValidateAll(out.filled, out.settings); invalid(findings) != nil {
 		return nil, &InvalidConfig{findings}

@@ -32,8 +32,8 @@ type Options struct {
 	Definitions []api.Definition
 	// StateDir is the state directory; it is made if need be.
 	StateDir string
-	// Listen and TokenFile override the settings of the files.
-	Listen, TokenFile string
+	// Listen, TokenFile and Sync override the settings of the files.
+	Listen, TokenFile, Sync string
 	// Supervisor is the command that starts a supervisor. Default: this
 	// program with the argument "supervisor".
 	Supervisor []string
