@@ -109,3 +109,34 @@ func writers(n, pieces, lines int) string {
 	}
 	return b.String()
 }
+
+// Of a process that was adopted everything but a descendant in a session of its own
+// ends by the signal. That one is no orphan of the supervisor, which is not its
+// ancestor, and ends with the process all the same.
+func TestEscapeeOfTheAdoptedEnds(t *testing.T) {
+	t.Parallel()
+	for _, mode := range cgroupModes() {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, "processes:\n  family: {command: [sh, family.sh], stop: {grace: 100ms}}\n")
+			r.env = append(r.env, "PERDURE_CGROUP="+mode)
+			r.write("family.sh", `
+setsid sh -c 'trap "" TERM HUP; echo $$ > left.new; mv left.new left; while :; do sleep 0.1; done' &
+while :; do sleep 0.1; done
+`)
+			r.ok("up", "-d")
+			st, ok := statOf(r.number("left", 0))
+			if !ok {
+				t.Fatal("the descendant does not live: this proves nothing")
+			}
+			before := r.info().SupervisorPID
+			strike(t, before)
+			r.newSupervisor(before)
+			r.ok("stop", "family")
+			if left := stillThere([]procStat{st}); len(left) > 0 {
+				t.Errorf("after the stop there is %+v", left)
+			}
+			r.ok("down")
+		})
+	}
+}

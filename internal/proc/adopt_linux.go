@@ -59,7 +59,7 @@ func (h *Host) AdoptFD(id Identity, fd int, known *Exit, notify func(Notice)) (*
 
 func (h *Host) adoptFD(id Identity, fd int, known *Exit, notify func(Notice)) (*Process, error) {
 	unix.CloseOnExec(fd)
-	p := &Process{h: h, id: id, notify: notify, fd: fd, events: -1, told: known}
+	p := &Process{h: h, id: id, notify: notify, fd: fd, events: -1, told: known, adopted: true}
 	if err := h.add(p); err != nil {
 		unix.Close(fd)
 		return nil, err

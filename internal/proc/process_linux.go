@@ -35,6 +35,7 @@ type Process struct {
 	events    int // cgroup.events while we wait for it, else -1
 	phase     phase
 	killed    bool
+	adopted   bool   // its orphans may be somebody else's children
 	told      *Exit  // from whoever has reaped it, see Host.Told
 	exitLooks int    // looks for an exit that somebody else must bring
 	looks     int    // looks at what the leader has left
@@ -246,11 +247,12 @@ func (p *Process) left(shared *lazySnapshot) bool {
 // comes earlier.
 const looksPerScan = 16
 
-// mustScan says whether only /proc can tell if anything is left: after a kill
-// without a cgroup, and now and then for a group that may consist of zombies
+// mustScan says whether only /proc can tell if anything is left: without a cgroup
+// after a kill, and of what was adopted, whose orphans need not come to us; and now
+// and then for a group that may consist of zombies
 // whose parent does not reap them: those count as members, but they are dead.
 func (p *Process) mustScan(left bool, shared *lazySnapshot) bool {
-	if p.killed && p.id.Cgroup == "" {
+	if (p.killed || p.adopted) && p.id.Cgroup == "" {
 		return true
 	}
 	p.looks++
