@@ -472,11 +472,13 @@ func TestCrashAtEveryPoint(t *testing.T) {
 	})
 }
 
-// play kills at one point after the other.
+// play kills at one point after the other, with SOAK again and again.
 func (c *crash) play(blows []blow) {
 	c.begin()
-	for _, b := range blows {
-		c.strike(b)
+	for range scale(1, 10) {
+		for _, b := range blows {
+			c.strike(b)
+		}
 	}
 	c.verdict()
 }
