@@ -26,8 +26,6 @@ type blow struct {
 	prepare func(*crash)
 	// by makes somebody pass the point. What it asks for may fail.
 	by func(*crash)
-	// up says that nobody is left who starts what has died: an operator does.
-	up bool
 }
 
 // crash is a stack whose parts are killed at points of failure, one at a time, and
@@ -134,7 +132,7 @@ func (c *crash) strike(b blow) {
 	if c.ended != nil {
 		<-c.ended
 	}
-	if b.up {
+	if c.nobody() {
 		c.ok("up", "-d", "--no-wait")
 	}
 	c.parts()
@@ -204,6 +202,20 @@ func (c *crash) calm() {
 	c.parts()
 	c.settled()
 	c.row = 0
+}
+
+// nobody says that neither part lives or is coming: then an operator has to start
+// Perdure. So it is where the one dies before it has started the other, and where
+// what goes on anyway has passed the point in the moment in which we have killed
+// the other part.
+func (c *crash) nobody() bool {
+	for _, st := range c.marked() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", st.pid))
+		if err == nil && (strings.Contains(string(b), "\x00server\x00") || strings.Contains(string(b), "\x00supervisor\x00")) {
+			return false
+		}
+	}
+	return true
 }
 
 // parts waits until both parts are there.
