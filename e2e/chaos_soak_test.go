@@ -30,7 +30,8 @@ type soak struct {
 	since    time.Time // when both parts were whole last
 	downtime spans     // from a kill of the supervisor alone to the next one, attached
 	stream   *follower
-	full     bool // the disk can be filled: it is a small one of our own
+	full     bool     // the disk can be filled: it is a small one of our own
+	programs []string // to upgrade to in turn: the same one at two paths
 }
 
 // outage is a time in which nobody was there who could know an exit: both parts
@@ -170,6 +171,11 @@ func newSoak(t *testing.T) *soak {
 		"forker.sh": forkerScript, "flood.sh": floodScript, "runs/.keep": "", "ends/.keep": "", "counts/.keep": ""} {
 		s.write(name, script)
 	}
+	twin := s.path("twin")
+	if err := os.Link(bin(), twin); err != nil {
+		t.Fatal(err)
+	}
+	s.programs = []string{twin, bin()}
 	if err := s.mount(".perdure", map[bool]string{false: "64m", true: "1g"}[soaking()]); err != nil {
 		t.Logf("no disk will be full: cannot mount one (root can): %v", err)
 	} else {
@@ -207,6 +213,8 @@ func (s *soak) actions() []action {
 		{"process stopped", 3, func() { s.order("stop", s.one(kindStubborn, kindForker, kindCounter)) }},
 		{"all started", 1, s.startAll},
 		{"reload", 1, func() { s.nextVariant(); s.ok("reload") }},
+		{"upgrade", 2, s.upgrade},
+		{"part killed under an upgrade", 3, s.killUnderUpgrade},
 	}
 	if s.full {
 		all = append(all, action{"disk full", 2, s.fillDisk})
@@ -399,6 +407,27 @@ func (s *soak) killUnderCommand() {
 	name := s.one(kindStubborn, kindForker, kindMortal, kindCounter)
 	s.stopped[name] = verb == "stop"
 	s.killUnder(verb, name)
+}
+
+// nextProgram is the program to upgrade to.
+func (s *soak) nextProgram() string {
+	next := s.programs[0]
+	s.programs = append(s.programs[1:], next)
+	return next
+}
+
+func (s *soak) upgrade() {
+	s.sound()
+	s.ok("upgrade", "--binary", s.nextProgram())
+	s.whole()
+}
+
+// killUnderUpgrade kills one part while both, one after the other, are becoming
+// another program: then nobody may be there who could know an exit.
+func (s *soak) killUnderUpgrade() {
+	begin := time.Now()
+	s.killUnder("upgrade", "--binary", s.nextProgram())
+	s.outages = append(s.outages, outage{begin, time.Now(), s.uptime()})
 }
 
 // killProcesses kills some programs, by the pids that Perdure tells. The pid of
