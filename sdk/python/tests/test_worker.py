@@ -159,8 +159,7 @@ class Connection(Case):
             w.run("start")
             for _ in range(3):
                 p.accept()
-                p.line()
-                p.end()
+                p.input.read()  # its hello, if the time was enough for that, and the end
 
     def test_metadata_of_the_welcome(self):
         for kind in self.both():
