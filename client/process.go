@@ -59,3 +59,12 @@ func (c *Client) Wait(ctx context.Context, name string, req api.WaitRequest) (ap
 	err := c.call(ctx, http.MethodPost, processPath(name, "/wait"), nil, req, &out)
 	return out, err
 }
+
+// Send gives a command to the worker of a process and returns its reply, or, when
+// req names no command, sends it a value. A worker that replies with an error is
+// CodeFailed, and no worker CodeConflict.
+func (c *Client) Send(ctx context.Context, name string, req api.SendRequest) (api.SendResult, error) {
+	var out api.SendResult
+	err := c.call(ctx, http.MethodPost, processPath(name, "/send"), nil, req, &out)
+	return out, err
+}

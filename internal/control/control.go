@@ -213,6 +213,8 @@ type Entry struct {
 	Journal string `json:"journal,omitempty"`
 	// Settings are set in the entries that change them.
 	Settings *Settings `json:"settings,omitempty"`
+	// Worker is set in the entries of what workers say.
+	Worker *Worker `json:"worker,omitempty"`
 }
 
 // Event is an event before it has a place in the log.

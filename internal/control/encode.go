@@ -47,6 +47,13 @@ func (e *Entry) AppendJSON(b []byte) ([]byte, error) {
 		}
 		o.Raw(part.key, b)
 	}
+	if e.Worker != nil {
+		b, err := json.Marshal(e.Worker)
+		if err != nil {
+			return nil, err
+		}
+		o.Raw("worker", b)
+	}
 	if e.Record != nil {
 		b, err := e.Record.appendJSON(o.Key("record"))
 		if err != nil {

@@ -279,8 +279,14 @@ func (c *serverConn) dispatch(ctx context.Context, req request) outcome {
 		return call(req, func(p shutdownParams) (any, error) {
 			return struct{}{}, c.sup.Shutdown(ctx, time.Duration(p.Timeout))
 		})
+	case methodWorkers, methodSend:
+		return c.attend(ctx, req)
 	}
-	return outcome{nil, api.Errorf(api.CodeInvalid, "cannot do %q: the control protocol has no such method", req.Method)}
+	return noSuchMethod(req.Method)
+}
+
+func noSuchMethod(method string) outcome {
+	return outcome{nil, api.Errorf(api.CodeInvalid, "cannot do %q: the control protocol has no such method", method)}
 }
 
 func call[P any](req request, do func(P) (any, error)) outcome {

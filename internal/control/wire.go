@@ -28,6 +28,8 @@ const (
 	methodGuard    = "guard"
 	methodUpgrade  = "upgrade"
 	methodShutdown = "shutdown"
+	methodWorkers  = "workers"
+	methodSend     = "send"
 	methodCancel   = "cancel"
 )
 

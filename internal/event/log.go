@@ -15,7 +15,8 @@ import (
 
 // The bounds of one event and of one transaction of Retain.
 const (
-	maxData   = 1 << 20
+	maxData   = 4 << 20 // a line of a worker is at most 1 MiB, and grows by what is told beside it
+	maxType   = 256
 	trimBatch = 2000
 )
 
@@ -139,15 +140,15 @@ func stamp(events []api.Event) {
 }
 
 func validType(t string) bool {
-	return t != "" && len(t) <= 128 && strings.IndexFunc(t, func(r rune) bool { return !typeRune(r) }) < 0
+	return t != "" && len(t) <= maxType && strings.IndexFunc(t, func(r rune) bool { return !typeRune(r) }) < 0
 }
 
 func check(e *api.Event) error {
 	switch {
 	case !validType(e.Type):
-		return api.Errorf(api.CodeInvalid, "cannot append an event of type %.140q: a type is words of letters, digits, '_' and '-' joined by dots, at most 128 bytes", e.Type)
+		return api.Errorf(api.CodeInvalid, "cannot append an event of type %.140q: a type is words of letters, digits, '_' and '-' joined by dots, at most 256 bytes", e.Type)
 	case len(e.Data) > maxData:
-		return api.Errorf(api.CodeInvalid, "cannot append event %s: its data have %d bytes, more than 1 MiB", e.Type, len(e.Data))
+		return api.Errorf(api.CodeInvalid, "cannot append event %s: its data have %d bytes, more than 4 MiB", e.Type, len(e.Data))
 	case len(e.Data) > 0 && !json.Valid(e.Data):
 		return api.Errorf(api.CodeInvalid, "cannot append event %s: its data are not JSON", e.Type)
 	}

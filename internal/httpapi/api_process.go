@@ -118,3 +118,15 @@ func (s *server) wait(ctx context.Context, in *waitInput) (*answer[api.Process],
 	}
 	return answerWith(s.backend.Wait(ctx, in.Name, in.Body))
 }
+
+type sendInput struct {
+	Named
+	Body api.SendRequest
+}
+
+func (s *server) send(ctx context.Context, in *sendInput) (*answer[api.SendResult], error) {
+	if in.Body.Timeout < 0 {
+		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	}
+	return answerWith(s.backend.Send(ctx, in.Name, in.Body))
+}

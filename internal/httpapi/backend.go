@@ -25,6 +25,9 @@ type Backend interface {
 	Remove(ctx context.Context, name string) error
 	Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error)
 	Wait(ctx context.Context, name string, req api.WaitRequest) (api.Process, error)
+	// Send gives a command to the worker of a process and waits for its reply, or
+	// sends it a value.
+	Send(ctx context.Context, name string, req api.SendRequest) (api.SendResult, error)
 
 	Events(ctx context.Context, q api.EventQuery) (api.EventPage, error)
 	// FollowEvents replays after q.After (or q.Since, or the last q.Last) and

@@ -79,6 +79,14 @@ func (b *fakeBackend) Wait(ctx context.Context, name string, req api.WaitRequest
 	return api.Process{}, api.Errorf(api.CodeTimeout, "cannot see %s %s: still starting", name, req.For)
 }
 
+// Send replies with what was sent.
+func (b *fakeBackend) Send(_ context.Context, name string, req api.SendRequest) (api.SendResult, error) {
+	if name != "web" {
+		return api.SendResult{}, api.Errorf(api.CodeNotFound, "cannot find a process named %s", name)
+	}
+	return api.SendResult{Reply: req.Data}, nil
+}
+
 func (b *fakeBackend) Events(ctx context.Context, q api.EventQuery) (api.EventPage, error) {
 	return b.log.Query(ctx, q)
 }

@@ -54,6 +54,7 @@ func routes() []route {
 		{"POST", "/v1/processes/{name}/signal", operate, "signal-process", "Send a signal to a process", verb("signal")},
 		{"POST", "/v1/processes/{name}/kill", operate, "kill-process", "End a process without grace", verb("kill")},
 		{"POST", "/v1/processes/{name}/wait", read, "wait-process", "Wait until a process is something", typed((*server).wait)},
+		{"POST", "/v1/processes/{name}/send", operate, "send-process", "Give a command to the worker of a process and wait for its reply, or send it a value", typed((*server).send)},
 
 		{"GET", "/v1/processes/{name}/logs", read, "process-logs", "Read the log of a process", typed((*server).processLogs)},
 		{"GET", "/v1/logs", read, "logs", "Read the logs of several processes", typed((*server).logs)},

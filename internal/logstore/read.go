@@ -117,6 +117,21 @@ func Read(ctx context.Context, dir, name string, q Query) iter.Seq2[Line, error]
 	}
 }
 
+// End returns the cursor behind all that is kept of a process now: what a reading
+// from there yields has come later.
+func End(dir, name string) (string, error) {
+	r, err := newReader(dir, name, Query{}, mergeChunk)
+	if err != nil {
+		return "", err
+	}
+	defer r.close()
+	end, err := r.end()
+	if err != nil {
+		return "", err
+	}
+	return formatCursor([2]int64{end, end}), nil
+}
+
 // partial is a line that has begun.
 type partial struct {
 	buf   []byte

@@ -75,7 +75,7 @@ func TestKillLeavesNoSurvivor(t *testing.T) {
 			if (x.Identity().Cgroup != "") != with {
 				t.Fatalf("identity %+v", x.Identity())
 			}
-			if s, err := h.Sample(x.Identity()); err != nil || s.Count < 3 || s.RSS < 1<<20 || with && s.CPU <= 0 { // else in ticks of 10 ms
+			if s, files, err := h.Sample(x.Identity(), true); err != nil || files < 6 || s.Count < 3 || s.RSS < 1<<20 || with && s.CPU <= 0 { // else in ticks of 10 ms
 				t.Errorf("sample %+v %v", s, err)
 			}
 			if err := x.Kill(); err != nil {
@@ -87,7 +87,7 @@ func TestKillLeavesNoSurvivor(t *testing.T) {
 			if s := survivors(family); s != nil {
 				t.Errorf("alive after Gone: %v", s)
 			}
-			if s, err := h.Sample(x.Identity()); !errors.Is(err, ErrGone) {
+			if s, _, err := h.Sample(x.Identity(), false); !errors.Is(err, ErrGone) {
 				t.Errorf("sample after the end: %+v %v", s, err)
 			}
 			if err := h.Release("family"); err != nil {

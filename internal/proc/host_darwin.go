@@ -81,6 +81,10 @@ func (h *Host) Start(spec Spec, notify func(Notice)) (*Process, error) {
 		}
 	}
 	for _, f := range spec.Extra {
+		if f == nil {
+			files = append(files, ^uintptr(0)) // ForkExec closes it
+			continue
+		}
 		files = append(files, f.Fd())
 	}
 	h.mu.Lock()
@@ -254,7 +258,16 @@ func (p *Process) Signal(name string) error {
 func (p *Process) Kill() error { return p.Signal("SIGKILL") }
 
 // Sample is not supported here.
-func (h *Host) Sample(id Identity) (Sample, error) { return SampleTree(id) }
+func (h *Host) Sample(id Identity, _ bool) (Sample, int, error) {
+	s, err := SampleTree(id)
+	return s, 0, err
+}
+
+// Owns says no: who a process belongs to is not looked up here.
+func (h *Host) Owns(*Identity, string, int) bool { return false }
+
+// Tree lists nothing.
+func (h *Host) Tree(*Identity) []int { return nil }
 
 // SampleTree is not supported here.
 func SampleTree(Identity) (Sample, error) {

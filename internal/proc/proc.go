@@ -31,9 +31,8 @@ type Spec struct {
 	// that they cannot be. It must not be changed by the program itself.
 	Marker string
 	// Stdout and Stderr are the child's ends; nil means /dev/null. Standard
-	// input is always /dev/null. Extra are its descriptors from 3 on; they do not
-	// go together with a limit or another setting that is applied before exec.
-	// The caller keeps and closes its own copies of all.
+	// input is always /dev/null. Extra are its descriptors from 3 on; nil stands for
+	// one that is closed. The caller keeps and closes its own copies of all.
 	Stdout, Stderr *os.File
 	Extra          []*os.File
 

@@ -10,23 +10,49 @@ import (
 // architecture that Linux runs on today (time(7)).
 const tick = time.Second / 100
 
-// Sample measures what id and its tree use now. ErrGone says that nothing of it
-// lives.
-func (h *Host) Sample(id Identity) (Sample, error) { return SampleTree(id) }
+// Sample measures what id and its tree use now, and with files how many
+// descriptors are open in it. ErrGone says that nothing of it lives. Beside what
+// SampleTree counts there is what has escaped from the leader and was given to us.
+func (h *Host) Sample(id Identity, files bool) (Sample, int, error) {
+	var s sampler
+	s.begin()
+	var err error
+	if id.Cgroup != "" {
+		_, err = s.cgroup(id.Cgroup)
+	} else if h.sampleTree(&s, &id); s.sum.Count == 0 {
+		err = ErrGone
+	}
+	if err != nil || !files {
+		return s.sum, 0, err
+	}
+	return s.sum, OpenFiles(s.pids), nil
+}
+
+// sampleTree measures a tree without a cgroup.
+func (h *Host) sampleTree(s *sampler, id *Identity) {
+	s.leader(id)
+	if !h.opt.Subreaper || id.Marker == "" {
+		return
+	}
+	for _, st := range markedOrphans(os.Getpid(), id.Marker, h.managed) {
+		if st.start >= id.StartTime {
+			s.process(st)
+			s.children(st.pid)
+		}
+	}
+}
 
 // SampleTree is Host.Sample for those who have no Host, in any process (P9).
 // With a cgroup that is the tree, else it is the leader and its descendants.
 func SampleTree(id Identity) (Sample, error) {
-	s := sampler{buf: make([]byte, 4<<10), page: int64(os.Getpagesize())}
+	var s sampler
+	s.begin()
 	if id.Cgroup != "" {
 		return s.cgroup(id.Cgroup)
 	}
-	lead, err := readStat(id.PID)
-	if err != nil || lead.start != id.StartTime || !lead.alive() {
+	if !s.leader(&id) {
 		return Sample{}, ErrGone
 	}
-	s.process(lead)
-	s.children(id.PID)
 	return s.sum, nil
 }
 
@@ -34,6 +60,22 @@ type sampler struct {
 	buf  []byte
 	page int64
 	sum  Sample
+	pids []int
+}
+
+func (s *sampler) begin() {
+	s.buf, s.page = make([]byte, 4<<10), int64(os.Getpagesize())
+}
+
+// leader measures a leader, which must live, and its descendants.
+func (s *sampler) leader(id *Identity) bool {
+	lead, err := readStat(id.PID)
+	if err != nil || lead.start != id.StartTime || !lead.alive() {
+		return false
+	}
+	s.process(lead)
+	s.children(id.PID)
+	return true
 }
 
 func (s *sampler) cgroup(dir string) (Sample, error) {
@@ -63,6 +105,7 @@ func (s *sampler) members(dir string) error {
 	}
 	fields(bytes.Clone(b), func(pid int) {
 		s.sum.Count++
+		s.pids = append(s.pids, pid)
 		s.sum.RSS += s.rss(pid)
 	})
 	return nil
@@ -95,6 +138,7 @@ func (s *sampler) rss(pid int) int64 {
 
 func (s *sampler) process(st stat) {
 	s.sum.Count++
+	s.pids = append(s.pids, st.pid)
 	s.sum.CPU += time.Duration(st.utime+st.stime) * tick
 	s.sum.RSS += s.rss(st.pid)
 }

@@ -19,9 +19,6 @@ import (
 const (
 	shimArg = "__perdure_exec"
 	shimEnv = "__PERDURE_EXEC="
-	// shimReport is the descriptor on which it tells why it failed. It closes
-	// by itself when the program is executed.
-	shimReport = 3
 )
 
 // shimOrder is what the shim does before it becomes Path.
@@ -34,6 +31,9 @@ type shimOrder struct {
 	OOMScoreAdj *int                `json:"oom_score_adj,omitempty"`
 	NoNewPrivs  bool                `json:"no_new_privs,omitempty"`
 	Credential  *syscall.Credential `json:"credential,omitempty"`
+	// Report is the descriptor on which it tells why it failed, behind all of the
+	// program's own. It closes by itself when the program is executed.
+	Report int `json:"report"`
 }
 
 // shimFailure is what it reports.
@@ -51,11 +51,8 @@ func needsShim(s *Spec) bool {
 // priority, a hard limit) comes before the change of the user, so that is left
 // to the shim too, and with it the directory, which the user must may enter.
 func (l *launch) useShim(self string) error {
-	if len(l.spec.Extra) > 0 {
-		return startError(l.spec, "descriptors cannot be handed over together with settings that are applied before exec", errors.ErrUnsupported)
-	}
 	order, err := json.Marshal(shimOrder{Path: l.path, Dir: l.attr.Dir, Umask: l.spec.Umask, Rlimits: l.spec.Rlimits, Nice: l.spec.Nice,
-		OOMScoreAdj: l.spec.OOMScoreAdj, NoNewPrivs: l.spec.NoNewPrivs, Credential: l.sys.Credential})
+		OOMScoreAdj: l.spec.OOMScoreAdj, NoNewPrivs: l.spec.NoNewPrivs, Credential: l.sys.Credential, Report: len(l.attr.Files)})
 	if err == nil {
 		l.report, l.shimEnd, err = os.Pipe()
 	}
@@ -111,16 +108,16 @@ func Shim(args []string) {
 	}
 	// nice and no_new_privs belong to a thread: the one that executes.
 	runtime.LockOSThread()
-	unix.CloseOnExec(shimReport)
-	var order shimOrder
+	order := shimOrder{Report: 2} // until it is known
 	env, text := shimEnviron()
 	if err := json.Unmarshal([]byte(text), &order); err != nil {
-		shimFail("read its settings", unix.EINVAL)
+		order.fail("read its settings", unix.EINVAL)
 	}
+	unix.CloseOnExec(order.Report)
 	if step, err := order.apply(); err != nil {
-		shimFail(step, err)
+		order.fail(step, err)
 	}
-	shimFail("", syscall.Exec(order.Path, args[2:], env))
+	order.fail("", syscall.Exec(order.Path, args[2:], env))
 }
 
 // shimEnviron splits the order from the environment of the program. The names
@@ -138,13 +135,13 @@ func shimEnviron() (env []string, order string) {
 	return env, order
 }
 
-func shimFail(step string, err error) {
+func (o *shimOrder) fail(step string, err error) {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		errno = syscall.EIO
 	}
 	b, _ := json.Marshal(shimFailure{Step: step, Errno: int(errno)}) //ok: a string and a number
-	_, _ = unix.Write(shimReport, b)                                 //ok: nobody is left to tell
+	_, _ = unix.Write(o.Report, b)                                   //ok: nobody is left to tell
 	os.Exit(127)
 }
 

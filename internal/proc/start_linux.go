@@ -89,6 +89,10 @@ func newLaunch(h *Host, spec *Spec) (*launch, error) {
 	// Fd also makes the description blocking, as a child expects it.
 	l.attr = syscall.ProcAttr{Dir: spec.Dir, Env: env, Files: []uintptr{h.null.Fd(), out.Fd(), errOut.Fd()}, Sys: &l.sys}
 	for _, f := range spec.Extra {
+		if f == nil {
+			l.attr.Files = append(l.attr.Files, ^uintptr(0)) // ForkExec closes it
+			continue
+		}
 		l.attr.Files = append(l.attr.Files, f.Fd())
 	}
 	if h.cgroups != nil && spec.Name != "" {

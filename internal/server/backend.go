@@ -34,11 +34,12 @@ func (s *Server) Info(ctx context.Context) (api.Info, error) {
 }
 
 // Processes implements httpapi.Backend.
-func (s *Server) Processes(_ context.Context, globs []string) ([]api.Process, error) {
+func (s *Server) Processes(ctx context.Context, globs []string) ([]api.Process, error) {
 	names, err := match(s.table.names(), globs)
 	if err != nil {
 		return nil, err
 	}
+	spoken := s.workers(ctx, "")
 	c := readClock()
 	out := make([]api.Process, 0, len(names))
 	for _, name := range names {
@@ -48,6 +49,7 @@ func (s *Server) Processes(_ context.Context, globs []string) ([]api.Process, er
 		}
 		p := view(rec, def, c)
 		s.sampler.fill(&p, rec)
+		spoken.fill(&p)
 		out = append(out, p)
 	}
 	return out, nil
@@ -84,17 +86,18 @@ func match(names, globs []string) ([]string, error) {
 }
 
 // Process implements httpapi.Backend.
-func (s *Server) Process(_ context.Context, name string) (api.Process, error) {
+func (s *Server) Process(ctx context.Context, name string) (api.Process, error) {
 	rec, def, err := s.table.get(name)
 	if err != nil {
 		return api.Process{}, err
 	}
-	return s.show(rec, def), nil
+	return s.show(ctx, rec, def), nil
 }
 
-func (s *Server) show(rec control.Record, def *api.Definition) api.Process {
+func (s *Server) show(ctx context.Context, rec control.Record, def *api.Definition) api.Process {
 	p := view(rec, def, readClock())
 	s.sampler.fill(&p, rec)
+	s.workers(ctx, rec.Name).fill(&p)
 	return p
 }
 
@@ -183,12 +186,25 @@ func (s *Server) Command(ctx context.Context, name string, req api.CommandReques
 		if rec, err = s.table.await(ctx, name, outcome(req.Verb, before, rec)); err != nil {
 			return api.Process{}, timedOut(err, "%q is %s: %s", name, rec.State.State, because(rec.State))
 		}
+	} else {
+		s.shown(ctx, rec)
 	}
 	_, def, err := s.table.get(name)
 	if err != nil {
 		def = rec.Definition
 	}
-	return s.show(rec, def), nil
+	return s.show(ctx, rec, def), nil
+}
+
+// showTime bounds the wait for what a command has done to be shown.
+const showTime = time.Second
+
+// shown waits until whoever looks sees what a command has done. That takes as long
+// as the event log takes the entry; where it cannot, the command is done all the same.
+func (s *Server) shown(ctx context.Context, rec control.Record) {
+	ctx, cancel := context.WithTimeout(ctx, showTime)
+	defer cancel()
+	_, _ = s.table.await(ctx, rec.Name, func(r control.Record, _ *api.Definition) (bool, error) { return r.Seq >= rec.Seq, nil }) //ok: see above
 }
 
 // order gives a command to the supervisor. A restart and a signal are not given
@@ -250,7 +266,7 @@ func (s *Server) Wait(ctx context.Context, name string, req api.WaitRequest) (ap
 		return api.Process{}, timedOut(err, "%q is not %s, it is %s: %s", name, req.For, rec.State.State, because(rec.State))
 	}
 	_, def, _ := s.table.get(name)
-	return s.show(rec, def), nil
+	return s.show(ctx, rec, def), nil
 }
 
 func within(ctx context.Context, d api.Duration) (context.Context, context.CancelFunc) {

@@ -18,7 +18,7 @@ func emitted(t *testing.T) map[string][]string {
 	kind := regexp.MustCompile(`^(process|supervisor|server|config|event|storage)(\.[a-z_]+)+$`)
 	files := map[string]bool{"supervisor.lock": true, "supervisor.sock": true, "supervisor.log": true, "server.log": true, "server.json": true}
 	out := map[string][]string{}
-	for _, dir := range []string{"supervise", "supervisor", "server", "event"} {
+	for _, dir := range []string{"supervise", "supervisor", "supervisor/workers", "session", "server", "event"} {
 		paths, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("no code in %s: %v", dir, err)
@@ -116,7 +116,7 @@ func TestEventsReference(t *testing.T) {
 		}
 	}
 	for typ := range rows {
-		if _, ok := told[typ]; !ok {
+		if _, ok := told[typ]; !ok && !strings.Contains(typ, "NAME") { // those types are made of what it is called
 			t.Errorf("%s is in docs/reference/events.md and nobody tells it", typ)
 		}
 	}

@@ -68,6 +68,8 @@ type Spec struct {
 	ProcessID string
 	// Path is the Unix socket; empty for TCP on loopback.
 	Path string
+	// NoWorkers opens neither: only Notify and Newline.
+	NoWorkers bool
 	// Port is for TCP; 0 takes any.
 	Port int
 	// Token is for TCP: what a hello must bring unless the system tells whose
@@ -127,9 +129,19 @@ type Report struct {
 	Kind wire.Kind
 	// Generation is the one that the connection was opened in.
 	Generation uint64
-	// Text is the text of a Status or an Unhealthy, Timeout the time of an Extend.
+	// By says how it was said where that was no message of a worker: "sd_notify"
+	// or "newline".
+	By string
+	// Text is the text of a Status or an Unhealthy, or the name of an Event,
+	// Percent and Message those of a Progress, and Timeout the time of an Extend.
 	Text    string
+	Message string
+	Percent float64
 	Timeout time.Duration
+	// PID is the main process that an sd_notify message names.
+	PID int
+	// Plain is the whole message, for one on a plain connection.
+	Plain json.RawMessage
 	// Mark is the mark that is reached once the report is durable; its Instance
 	// is empty for a report of a message without an id.
 	Mark Mark

@@ -95,7 +95,7 @@ func (h *Hub) Listen(spec Spec, handler Handler) (*Endpoint, error) {
 func (e *Endpoint) Port() int { return e.port }
 
 // Close hangs up on all workers of the process and stops listening. What is not
-// yet durable is not acked. The socket file stays; Remove removes it.
+// yet durable is not acked. The socket file stays.
 func (e *Endpoint) Close() {
 	e.hub.lock()
 	defer e.hub.unlock()

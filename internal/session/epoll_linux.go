@@ -163,6 +163,9 @@ func (n *epoll) listen(e *Endpoint) (err error) {
 			n.unlisten(e)
 		}
 	}()
+	if e.spec.NoWorkers {
+		return n.listenNotify(e, s)
+	}
 	var fd int
 	if e.spec.Path != "" {
 		fd, err = sockpath.ListenFD(e.spec.Path, false)

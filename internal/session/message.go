@@ -25,6 +25,11 @@ func (c *conn) message(m *wire.Message) {
 	case wire.Stats:
 		if s := m.Stats(); len(s) <= maxStats {
 			c.e.stats = slices.Clone(s)
+			if c.plain {
+				// Programs that know the plain protocol's own server wait for them.
+				data := fields(appendRaw([]byte(`{`), "stats", c.e.stats))
+				c.e.keepLatest(Report{Type: "process.stats", Kind: wire.Stats, Data: data, from: c})
+			}
 			return
 		}
 		c.invalid(&wire.InvalidError{Reason: wire.ReasonField, Detail: "stats: longer than 16384 bytes"}, m.Raw[:wire.Kept], len(m.Raw), 0)
@@ -94,7 +99,11 @@ func (c *conn) introduce(m *wire.Message, sdk string) {
 		data = appendText(append(data, `,"instance":`...), c.mark.instance)
 	}
 	data = appendTimestamp(data, m)
-	c.e.enqueue(Report{Type: "process.worker_connected", Data: append(data, '}'), from: c})
+	r := Report{Type: "process.worker_connected", Data: append(data, '}'), from: c}
+	if c.plain {
+		r.Plain = slices.Clone(m.Raw)
+	}
+	c.e.enqueue(r)
 }
 
 // durable reports what is made durable.
@@ -106,6 +115,7 @@ func (c *conn) durable(m *wire.Message) {
 	var data []byte
 	switch m.Kind {
 	case wire.Event:
+		r.Text = m.Name()
 		r.Type, data = "process.event", appendRaw(appendText([]byte(`{"event":`), m.Name()), "data", orEmpty(m.Data()))
 	case wire.Ready:
 		r.Type, data = "process.worker_ready", []byte("{")
@@ -113,6 +123,7 @@ func (c *conn) durable(m *wire.Message) {
 		r.Text = m.Status()
 		r.Type, data = "process.status", appendText([]byte(`{"status":`), r.Text)
 	case wire.Progress:
+		r.Percent, r.Message = m.Percent(), m.Text()
 		r.Type, data = "process.progress", strconv.AppendFloat([]byte(`{"percent":`), m.Percent(), 'g', -1, 64)
 		if text := m.Text(); text != "" {
 			data = appendText(append(data, `,"message":`...), text)
@@ -146,6 +157,9 @@ func (c *conn) durable(m *wire.Message) {
 		data = append(data, `,"repaired":true`...)
 	}
 	r.Data = fields(data)
+	if c.plain && m.Kind != wire.Other {
+		r.Plain = slices.Clone(m.Raw)
+	}
 	if m.Kind.Latest() && m.ID == 0 {
 		c.e.keepLatest(r)
 		return

@@ -13,6 +13,9 @@ type notify struct {
 	noted bool // that FDSTORE is ignored has been told
 }
 
+// bySdNotify is Report.By of what comes over sd_notify.
+const bySdNotify = "sd_notify"
+
 // maxNotify is the longest sd_notify message that is read.
 const maxNotify = 64 << 10
 
@@ -44,7 +47,7 @@ func (e *Endpoint) assigned(key, value string, p Peer) (r Report, bad string) {
 	switch key {
 	case "READY":
 		if value == "1" {
-			return Report{Type: "process.worker_ready", Kind: wire.Ready, Data: []byte(`{"by":"sd_notify"}`)}, ""
+			return Report{Type: "process.worker_ready", Kind: wire.Ready, By: bySdNotify, Data: []byte(`{"by":"sd_notify"}`)}, ""
 		}
 	case "RELOADING":
 		if value == "1" {
@@ -103,7 +106,7 @@ func micros(value, typ string, kind wire.Kind) (r Report, bad string) {
 		d = time.Duration(n) * time.Microsecond
 	}
 	data := strconv.AppendInt([]byte(`{"timeout_ms":`), d.Milliseconds(), 10)
-	return Report{Type: typ, Kind: kind, Timeout: d, Data: append(data, `,"by":"sd_notify"}`...)}, ""
+	return Report{Type: typ, Kind: kind, By: bySdNotify, Timeout: d, Data: append(data, `,"by":"sd_notify"}`...)}, ""
 }
 
 // mainPID takes the word of who the main process is, if it is one of the tree.
@@ -115,7 +118,7 @@ func (e *Endpoint) mainPID(value string, p Peer) (r Report, bad string) {
 	if pid != p.PID && !e.handler.Owns(pid) {
 		return r, "MAINPID is of no process of this one's"
 	}
-	return Report{Type: "process.worker_main_pid", Data: append(strconv.AppendInt([]byte(`{"pid":`), int64(pid), 10), '}')}, ""
+	return Report{Type: "process.worker_main_pid", By: bySdNotify, PID: pid, Data: append(strconv.AppendInt([]byte(`{"pid":`), int64(pid), 10), '}')}, ""
 }
 
 func invalidNotify(why, line string) Report {

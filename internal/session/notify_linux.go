@@ -195,5 +195,5 @@ func (l *newline) tell(n *epoll) {
 	generation := l.e.handler.Welcome().Generation
 	n.hub.lock()
 	defer n.hub.unlock()
-	l.e.enqueue(Report{Type: "process.worker_ready", Kind: wire.Ready, Generation: generation, Data: []byte(`{"by":"newline"}`)})
+	l.e.enqueue(Report{Type: "process.worker_ready", Kind: wire.Ready, By: "newline", Generation: generation, Data: []byte(`{"by":"newline"}`)})
 }

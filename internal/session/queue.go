@@ -12,7 +12,7 @@ func (e *Endpoint) enqueue(r Report) {
 	if e.closed {
 		return
 	}
-	r.size = len(r.Data) + len(r.Type) + len(r.answer)
+	r.size = len(r.Data) + len(r.Plain) + len(r.Type) + len(r.answer)
 	if r.from != nil {
 		r.from.waiting += r.size
 		r.Generation = r.from.generation

@@ -27,16 +27,20 @@ type message struct {
 	done func(control.Record, error)
 }
 
-// actor owns one process. Post is safe for all; every other method and field
-// (but mu, inbox, draining, ended and calm) belongs to the goroutine that drains the
-// inbox.
-type actor struct {
-	sup *Supervisor
-
+// mailbox is what reaches an actor from anywhere.
+type mailbox struct {
 	mu       sync.Mutex
 	inbox    []message
 	draining bool
 	ended    chan struct{} // closed under mu when it takes no more
+}
+
+// actor owns one process. Post is safe for all; every other method and field
+// (but those of the mailbox, and calm) belongs to the goroutine that drains the
+// inbox.
+type actor struct {
+	sup *Supervisor
+	mailbox
 
 	// calm is the generation about which a further Yes of the health probe would
 	// change nothing as the state was when the last message had been handled; 0:
@@ -58,6 +62,7 @@ type actor struct {
 	gone   error    // why it takes no more: removed, or the supervisor is closed
 	again  retries
 	past   past // what resume and begin need; see revive
+	work   attendance
 }
 
 // retries are what failed and is tried again, and the timers of that.
@@ -142,13 +147,15 @@ func (a *actor) handle(m message) {
 	}
 }
 
-// settle says whether further answers of the health probe are of any interest.
+// settle says whether further answers of the health probe are of any interest, and
+// sees to the workers.
 func (a *actor) settle() {
 	calm := uint64(0)
 	if a.spec != nil && supervise.Calm(a.spec, &a.state) {
 		calm = a.state.Generation
 	}
 	a.calm.Store(calm)
+	a.tend()
 }
 
 // step decides on an input and on the inputs that its effects bring forth.
@@ -161,6 +168,9 @@ func (a *actor) step(in supervise.Input) error {
 			a.released()
 		}
 		in.Now, in.Roll = a.sup.o.Clock(), a.sup.o.Roll()
+		if in.Kind == supervise.TimerFired {
+			in.Beat = a.lastBeat()
+		}
 		r := supervise.Step(*a.spec, a.state, in)
 		if r.Refused != "" {
 			if first {
@@ -183,14 +193,14 @@ func (a *actor) step(in supervise.Input) error {
 
 // idle says that an input changed nothing that is worth an entry: there is
 // nothing to be told or done, and what a crash would forget comes again by
-// itself. That is a probe's answer below a threshold, and the proof of stability
-// of a process that has nothing to be set back.
+// itself. That is a probe's answer below a threshold, a measurement, and the proof
+// of stability of a process that has nothing to be set back.
 func idle(in supervise.Input, s supervise.State, r supervise.Result) bool {
 	if len(r.Events) > 0 || len(r.Effects) > 0 {
 		return false
 	}
 	switch in.Kind {
-	case supervise.ReadyAnswer, supervise.HealthAnswer:
+	case supervise.ReadyAnswer, supervise.HealthAnswer, supervise.Sample:
 		return true
 	case supervise.TimerFired:
 		return in.Timer == supervise.TimerStable && s.Failures == 0 && s.BackoffN == 0 && s.Budget == 0 && len(s.Window) == 0
@@ -417,10 +427,11 @@ func (a *actor) forget() error {
 		return err
 	}
 	fault.Here("supervisor.remove.before")
+	err0 := a.forgetWorker()
 	_, err1 := a.sup.log.WriteDelete(definitionKey(a.who.name), []byte("{}"))
 	fault.Here("supervisor.remove.half")
 	_, err2 := a.sup.log.WriteDelete(processKey(a.who.name), payload)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err0, err1, err2); err != nil {
 		a.sup.troubles.storage(a.who.name, err)
 		stop(a.again.forget)
 		a.again.forget = time.AfterFunc(retryStorage, func() { a.post(message{do: (*actor).forget}) })
@@ -461,6 +472,7 @@ func (a *actor) close() {
 	stop(a.again.forget)
 	stop(a.again.open)
 	a.letGo()
+	a.leaveWorkers()
 	a.stopProbes()
 	a.closeSink()
 }

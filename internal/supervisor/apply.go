@@ -184,7 +184,7 @@ func (s *Supervisor) applyOne(ctx context.Context, def *api.Definition, req cont
 	a := s.actors[def.Name]
 	s.mu.Unlock()
 	if a == nil {
-		a = &actor{sup: s, ended: make(chan struct{}), who: identity{id: newID(), name: def.Name, source: req.Source, created: time.Now().UTC()},
+		a = &actor{sup: s, mailbox: mailbox{ended: make(chan struct{})}, who: identity{id: newID(), name: def.Name, source: req.Source, created: time.Now().UTC()},
 			state: supervise.State{Desired: api.DesiredStopped, State: api.StateIdle, Health: api.HealthUnknown}}
 		what = added
 		return applying{a: a, what: &what}, s.add(ctx, a, def, &spec)

@@ -76,11 +76,17 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	if a.env == nil {
 		a.env = slices.Clip(definition.Env(*a.def, a.sup.o.Env))
 	}
-	env := append(a.env, a.marks(generation)...)
+	told, extra, err := a.attend(generation)
+	defer closeFiles(extra)
+	if err != nil {
+		return failed(err)
+	}
+	env := append(append(a.env, a.marks(generation)...), told...)
 	spec, err := definition.ProcSpec(*a.def, env)
 	if err != nil {
 		return failed(err)
 	}
+	spec.Extra = extra
 	if a.sink == nil {
 		if a.sink, err = a.sup.out.open(a.who.name, retention(a.def)); err != nil {
 			a.sink = nil
@@ -102,6 +108,7 @@ func (a *actor) spawn(generation uint64) supervise.Input {
 	}
 	id := p.Identity()
 	a.proc, a.ident = p, &id
+	a.attended(id)
 	_ = a.offer() // it cannot fail
 	a.sup.trimLater()
 	return supervise.Input{Kind: supervise.Spawned, Generation: generation, PID: id.PID}

@@ -18,6 +18,7 @@ import (
 	"github.com/perdure/perdure/internal/logstore"
 	"github.com/perdure/perdure/internal/probe"
 	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/session"
 	"github.com/perdure/perdure/internal/supervise"
 )
 
@@ -77,19 +78,19 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	closers = append(closers, c.Close)
 	p := probe.NewRunner(probe.Options{})
 	closers = append(closers, func() error { p.Close(); return nil })
-
+	hub, err := session.Open(session.Options{Clock: func() int64 { return int64(o.Clock()) }, Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, hub.Close)
 	s := newSupervisor(o, hostAdapter{h}, captureAdapter{c}, ownedLog{j, held}, p, troubles)
+	s.hub = hub
 	s.closers, s.notes, s.origin, s.runDir = closers, h.Notes(), origin{journal: id, seq: report.LastSeq, settings: defaultSettings()}, run
 	if s.bootID, err = proc.BootID(); err != nil {
 		return nil, err
 	}
 	h.Relayed(o.Inherited.Reaps)
-	for _, r := range report.Repairs {
-		o.Logger.Warn("The journal was repaired", "damage", r.String())
-		if r.Lost() {
-			s.origin.damage = append(s.origin.damage, r.String())
-		}
-	}
+	s.origin.damage = o.repaired(report.Repairs)
 	if err := s.recover(ctx, j, handed); err != nil {
 		return nil, err
 	}
@@ -102,6 +103,17 @@ func Open(ctx context.Context, o Options) (_ *Supervisor, err error) {
 	o.estate.told(s, data)
 	s.recovered()
 	return s, nil
+}
+
+// repaired tells how the journal was repaired, and returns what was lost with it.
+func (o *Options) repaired(repairs []journal.Repair) (lost []string) {
+	for _, r := range repairs {
+		o.Logger.Warn("The journal was repaired", "damage", r.String())
+		if r.Lost() {
+			lost = append(lost, r.String())
+		}
+	}
+	return lost
 }
 
 // lock takes the state directory, unless the estate has it.
@@ -240,6 +252,16 @@ func (a hostAdapter) variable(id proc.Identity, key string) string { return a.h.
 
 func (a hostAdapter) run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error) {
 	return a.h.Run(ctx, spec, maxOutput)
+}
+
+func (a hostAdapter) owns(id *proc.Identity, marker string, pid int) bool {
+	return a.h.Owns(id, marker, pid)
+}
+
+func (a hostAdapter) tree(id *proc.Identity) []int { return a.h.Tree(id) }
+
+func (a hostAdapter) sample(id proc.Identity, files bool) (proc.Sample, int, error) {
+	return a.h.Sample(id, files)
 }
 
 func (a hostAdapter) release(name string) error { return a.h.Release(name) }

@@ -51,3 +51,4 @@ func (l ownedLog) FollowBatches(ctx context.Context, after uint64, o journal.Bat
 
 func (l ownedLog) Ack(seq uint64) error { return l.j.Ack(seq) }
 func (l ownedLog) LastSeq() uint64      { return l.j.LastSeq() }
+func (l ownedLog) Size() int64          { return l.j.Stats().Bytes }

@@ -34,6 +34,11 @@ type host interface {
 	sweep(id proc.Identity) (live int, err error)
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
 	release(name string) error
+	// owns says whether a process of the system belongs to a generation, tree lists
+	// what does, and sample measures it, with files its open descriptors too.
+	owns(id *proc.Identity, marker string, pid int) bool
+	tree(id *proc.Identity) []int
+	sample(id proc.Identity, files bool) (use proc.Sample, open int, err error)
 	// pause ends the reaping: no notice comes any more. What ends from now on is
 	// for the next supervisor.
 	pause()
@@ -74,6 +79,8 @@ type log interface {
 	FollowBatches(ctx context.Context, after uint64, o journal.BatchOptions) iter.Seq2[[]journal.Frame, error]
 	Ack(seq uint64) error
 	LastSeq() uint64
+	// Size is what it takes on the disk, in bytes.
+	Size() int64
 }
 
 // prober asks probes.

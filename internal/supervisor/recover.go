@@ -32,6 +32,7 @@ type latest interface {
 func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]control.Held) error {
 	defs := map[string]control.Entry{}
 	procs := map[string]control.Entry{}
+	said := map[string]*control.Worker{}
 	var boot *control.Boot
 	for f, err := range j.LatestErr() {
 		if err != nil {
@@ -51,6 +52,10 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 			continue
 		}
 		e, err := decode(f)
+		if kind == kindWorker && err == nil {
+			said[name] = e.Worker
+			continue
+		}
 		if err != nil || e.Record == nil {
 			s.o.Logger.Error("Cannot read a journal entry; it is left alone", "key", key, "error", err)
 			continue
@@ -69,6 +74,7 @@ func (s *Supervisor) recover(ctx context.Context, j latest, held map[string]cont
 		}
 		s.actors[name] = s.revive(name, e, procs[name])
 		s.actors[name].takeHeld(held)
+		s.actors[name].rememberWorker(said[name])
 		delete(procs, name)
 		all = append(all, *e.Record.Definition)
 	}
@@ -152,7 +158,7 @@ func (s *Supervisor) resumeAll(ctx context.Context) error {
 func (s *Supervisor) revive(name string, def, last control.Entry) *actor {
 	rec := def.Record
 	spec := definition.Spec(*rec.Definition)
-	a := &actor{sup: s, ended: make(chan struct{}),
+	a := &actor{sup: s, mailbox: mailbox{ended: make(chan struct{})},
 		who: identity{id: rec.ID, name: name, source: rec.Source, created: rec.CreatedAt},
 		def: rec.Definition, spec: &spec, state: rec.State, seq: def.Seq}
 	if last.Record != nil {
@@ -198,6 +204,8 @@ func (a *actor) resume() error {
 			if !in.Leftovers {
 				a.released()
 			}
+		} else if err := a.attendAgain(); err != nil {
+			return err
 		}
 	}
 	return a.step(in)

@@ -1,3 +1,12 @@
+// Package supervisor acts on what internal/supervise decides. It holds one
+// actor per process, the journal in which every state and event is written
+// before its effects are executed, and the dependencies between processes. It
+// implements control.Supervisor and needs no server to go on.
+//
+// An actor is a mailbox that is drained by at most one goroutine at a time; a
+// process that rests has no goroutine. Everything that happens to a process
+// (commands, exits, timers, probe answers) is a message with the generation
+// that it is about.
 package supervisor
 
 import (
@@ -16,7 +25,10 @@ import (
 	"github.com/perdure/perdure/internal/control"
 	"github.com/perdure/perdure/internal/definition"
 	"github.com/perdure/perdure/internal/fault"
+	"github.com/perdure/perdure/internal/logstore"
+	"github.com/perdure/perdure/internal/session"
 	"github.com/perdure/perdure/internal/supervise"
+	"github.com/perdure/perdure/internal/supervisor/workers"
 )
 
 // Options says how a supervisor works.
@@ -54,11 +66,8 @@ type Options struct {
 
 // Supervisor keeps a set of processes alive. It is safe for concurrent use.
 type Supervisor struct {
-	o       Options
-	host    host
-	out     outputs
-	log     log
-	probes  prober
+	o Options
+	rooms
 	tree    *tree
 	started time.Time
 	notes   []string
@@ -80,6 +89,17 @@ type Supervisor struct {
 	end end
 }
 
+// rooms are those beneath the actors.
+type rooms struct {
+	host   host
+	out    outputs
+	log    log
+	probes prober
+	hub    *session.Hub // nil: no worker can connect
+	// awaitLine is workers.AwaitLine: a wait that outlives the message that begins it.
+	awaitLine func(dir, name, pattern string, q logstore.Query, found func(), failed func(error)) (stop func())
+}
+
 // end is what belongs to the end of everything.
 type end struct {
 	begun chan struct{} // closed when it begins: no new work; guarded by mu
@@ -97,7 +117,7 @@ type end struct {
 // newSupervisor returns a supervisor over its rooms; Open fills them with the real
 // ones, which may tell of troubles before.
 func newSupervisor(o Options, h host, out outputs, l log, p prober, t *troubles) *Supervisor {
-	s := &Supervisor{o: o, host: h, out: out, log: l, probes: p, started: time.Now().UTC(),
+	s := &Supervisor{o: o, rooms: rooms{host: h, out: out, log: l, probes: p, awaitLine: workers.AwaitLine}, started: time.Now().UTC(),
 		actors: map[string]*actor{}, troubles: t,
 		servers:  newServers(o.Dir),
 		end:      end{begun: make(chan struct{}), done: make(chan struct{}), applying: make(chan struct{}, 1)},

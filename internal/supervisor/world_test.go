@@ -67,9 +67,15 @@ type world struct {
 	deaf    map[string]bool            // ignores signals
 	stuck   map[string]bool            // ignores SIGKILL as well
 	noSink  error
-	held    map[string]control.Held // handed over to the next supervisor
-	reaped  []control.Reaped        // the same
-	passes  bool                    // pidfds can be had
+	uses    proc.Sample // what each process uses
+	handing
+}
+
+// handing is what a server holds for the next supervisor.
+type handing struct {
+	held   map[string]control.Held
+	reaped []control.Reaped
+	passes bool // pidfds can be had
 }
 
 func newWorld(t *testing.T) *world {
@@ -328,6 +334,15 @@ func (h simHost) run(context.Context, proc.Spec, int) (proc.Exit, []byte, error)
 
 func (h simHost) release(string) error { return nil }
 
+func (h simHost) owns(*proc.Identity, string, int) bool { return false }
+func (h simHost) tree(*proc.Identity) []int             { return nil }
+
+func (h simHost) sample(proc.Identity, bool) (proc.Sample, int, error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	return h.w.uses, 0, nil
+}
+
 func (h simHost) pause() {}
 
 // The world as outputs.
@@ -420,6 +435,7 @@ func (w *world) SetSyncEvery(every time.Duration) {
 	w.flush.every = every
 }
 func (w *world) Ack(uint64) error { return nil }
+func (w *world) Size() int64      { return 0 }
 
 func (w *world) LastSeq() uint64 {
 	w.mu.Lock()
