@@ -383,3 +383,25 @@ func TestUpListsOfManyOnlyWhatNeedsALook(t *testing.T) {
 		t.Errorf("listed are %+v", got)
 	}
 }
+
+func TestSend(t *testing.T) {
+	t.Parallel()
+	b := newBench()
+	for _, c := range []struct {
+		args   []string
+		code   int
+		out    string
+		errOut string
+	}{
+		{[]string{"send", "web", "pause"}, 0, "", ""},
+		{[]string{"send", "web", "resize", `{"width":1}`}, 0, `{"width":1}` + "\n", ""},
+		{[]string{"send", "web", "resize", `{"width":`}, 2, "", "it is not JSON"},
+		{[]string{"send", "web", "pause", "--timeout", "0s"}, 2, "", "--timeout takes a time above 0"},
+		{[]string{"send", "wbe", "pause"}, 4, "", `cannot find a process "wbe"`},
+	} {
+		code, out, errOut := b.run(t, c.args...)
+		if code != c.code || out != c.out || !strings.Contains(errOut, c.errOut) {
+			t.Errorf("%q: %d %q %q", c.args, code, out, errOut)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"iter"
@@ -109,6 +110,17 @@ func (f *fake) Wait(ctx context.Context, name string, _ api.WaitRequest) (api.Pr
 		return api.Process{}, err
 	}
 	return f.Process(ctx, name)
+}
+
+// Send replies with what it was given.
+func (f *fake) Send(ctx context.Context, name string, req api.SendRequest) (api.SendResult, error) {
+	if _, err := f.Process(ctx, name); err != nil {
+		return api.SendResult{}, err
+	}
+	if req.Data == nil {
+		return api.SendResult{Reply: json.RawMessage("null")}, nil
+	}
+	return api.SendResult{Reply: req.Data}, nil
 }
 
 func (f *fake) Events(_ context.Context, q api.EventQuery) (api.EventPage, error) {

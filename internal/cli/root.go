@@ -69,7 +69,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	}
 	add("run", a.cmdUp(), a.cmdDown(), a.cmdRun(), a.cmdReload())
 	add("look", a.cmdPs(), a.cmdStatus(), a.cmdLogs(), a.cmdEvents(), a.cmdWait())
-	add("act", a.cmdStart(), a.cmdStop(), a.cmdRestart(), a.cmdReset(), a.cmdSignal(), a.cmdKill())
+	add("act", a.cmdStart(), a.cmdStop(), a.cmdRestart(), a.cmdReset(), a.cmdSignal(), a.cmdKill(), a.cmdSend())
 	add("speak", a.cmdWorker())
 	add("speak", a.words("perdure ")...)
 	add("more", a.cmdValidate(), a.cmdConfig(), a.cmdDoctor(), a.cmdUpgrade(), a.cmdVersion())

@@ -17,6 +17,7 @@ type Client interface {
 	Definition(ctx context.Context, name string) (api.Definition, error)
 	Command(ctx context.Context, name string, req api.CommandRequest) (api.Process, error)
 	Wait(ctx context.Context, name string, req api.WaitRequest) (api.Process, error)
+	Send(ctx context.Context, name string, req api.SendRequest) (api.SendResult, error)
 	Events(ctx context.Context, q api.EventQuery) (api.EventPage, error)
 	FollowEvents(ctx context.Context, q api.EventQuery) iter.Seq2[api.Event, error]
 	Logs(ctx context.Context, q api.LogQuery) iter.Seq2[api.LogLine, error]

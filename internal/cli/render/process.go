@@ -157,6 +157,7 @@ func Status(w io.Writer, style Style, columns int, now time.Time, v StatusView) 
 	fmt.Fprintf(out, "%s  %s\n", style.Bold(p.Name), style.State(p.State, string(p.State)))
 	f.row("why", Why(now, p))
 	statusNow(&f, now, p)
+	statusWorker(&f, now, p.Worker)
 	if v.Definition != nil {
 		statusDefinition(&f, v.Definition)
 	}
@@ -209,6 +210,27 @@ func statusNow(f *fields, now time.Time, p *api.Process) {
 		f.row("last exit", fmt.Sprintf("%s, %s, at %s", ExitText(p.LastExit), asked, Stamp(now, p.LastExit.At)))
 	}
 	f.row("last error", p.LastError)
+}
+
+// statusWorker shows what a program has said of itself.
+func statusWorker(f *fields, now time.Time, w *api.Worker) {
+	if w == nil {
+		return
+	}
+	about := []string{count(w.Connections, "connection")}
+	if w.LastHeartbeat != nil {
+		about = append(about, "last heartbeat "+Duration(now.Sub(*w.LastHeartbeat))+" ago")
+	}
+	if w.Stale {
+		about = append(about, "overdue")
+	}
+	f.row("worker", strings.Join(about, ", "))
+	if w.Status != "" {
+		f.row("says", w.Status)
+	}
+	if w.Progress != nil {
+		f.row("progress", strings.TrimSpace(fmt.Sprintf("%.4g%% %s", w.Progress.Percent, w.Progress.Message)))
+	}
 }
 
 func statusDefinition(f *fields, d *api.Definition) {
