@@ -19,14 +19,16 @@ func playRole(role string) (code int) {
 	case "stubborn": // ignores what asks it to end
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		fmt.Println("stubborn", os.Getpid())
-		forever := make(chan os.Signal, 1)
-		signal.Notify(forever, syscall.SIGUSR1)
-		<-forever
+		rest()
 		return 0
 	case "logger":
 		return playLogger()
 	case "counter":
 		return playCounter()
+	case "emitter":
+		return playEmitter()
+	case "plain":
+		return playPlain()
 	default:
 		fmt.Fprintln(os.Stderr, "there is no role", role)
 		return 64
