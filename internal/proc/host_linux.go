@@ -426,7 +426,7 @@ func (h *Host) reapOrphans() {
 				return
 			}
 			// Until it is reaped the pid is its own.
-			orphan = h.identityOf(pid)
+			orphan = h.orphanOf(pid)
 			_, exit, err = waitid(unix.P_PID, pid, unix.WEXITED|unix.WNOHANG)
 		}
 		h.mu.Unlock()
@@ -535,6 +535,32 @@ func (h *Host) Release(name string) error {
 		return nil
 	}
 	return h.cgroups.remove(name)
+}
+
+// CgroupOf is the folder of the cgroup of name, and empty without cgroups.
+func (h *Host) CgroupOf(name string) string {
+	if h.cgroups == nil {
+		return ""
+	}
+	return h.cgroups.dir + "/" + name
+}
+
+// Dead returns what led a session in a cgroup, has ended, and is not waited for
+// yet: whoever adopts it learns its exit.
+func (h *Host) Dead(cgroup string) []Identity {
+	snap, err := h.scans.take()
+	if err != nil {
+		return nil
+	}
+	var out []Identity
+	for pid, st := range snap.byPID {
+		if !st.alive() && st.session == pid {
+			if id := h.leaderOf(&st); id.Cgroup == cgroup {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
 }
 
 // Find returns what lives and carries marker ("KEY=value") in its environment,

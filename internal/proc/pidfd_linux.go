@@ -123,13 +123,31 @@ func (h *Host) Told(id Identity, exit Exit) {
 	h.wakeUp()
 }
 
-// identityOf describes a process or zombie; without a start time there is none.
-func (h *Host) identityOf(pid int) Identity {
+// orphanOf is what the kernel tells of a dead child of somebody else's that is not
+// reaped yet. Of one that led a session there is the cgroup as well: by that a
+// supervisor knows what it has started and not written down.
+func (h *Host) orphanOf(pid int) Identity {
 	st, err := readStat(pid)
 	if err != nil {
 		return Identity{}
 	}
+	if st.session == pid && h.opt.OnOrphan != nil {
+		return h.leaderOf(&st)
+	}
 	return Identity{BootID: h.bootID, PID: pid, StartTime: st.start}
+}
+
+// leaderOf is a process with the folder of its cgroup, where it has one.
+func (h *Host) leaderOf(st *stat) Identity {
+	id := Identity{BootID: h.bootID, PID: st.pid, StartTime: st.start}
+	mount, err := cgroupMount()
+	if err != nil {
+		return id
+	}
+	if path, err := cgroupOf(st.pid); err == nil {
+		id.Cgroup = mount + path
+	}
+	return id
 }
 
 // pidOf reads which process a pidfd stands for: -1 after it has been reaped

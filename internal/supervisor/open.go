@@ -266,6 +266,10 @@ func (a hostAdapter) sample(id proc.Identity, files bool) (proc.Sample, int, err
 
 func (a hostAdapter) release(name string) error { return a.h.Release(name) }
 
+func (a hostAdapter) dead(cgroup string) []proc.Identity { return a.h.Dead(cgroup) }
+
+func (a hostAdapter) cgroupOf(name string) string { return a.h.CgroupOf(name) }
+
 func (a hostAdapter) pause() { a.h.Pause() }
 
 // captureAdapter makes outputs of a *logstore.Capture.

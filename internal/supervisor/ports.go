@@ -34,6 +34,10 @@ type host interface {
 	sweep(id proc.Identity) (live int, err error)
 	run(ctx context.Context, spec proc.Spec, maxOutput int) (proc.Exit, []byte, error)
 	release(name string) error
+	// dead are those who led a session in a cgroup and are not waited for yet.
+	dead(cgroup string) []proc.Identity
+	// cgroupOf is the folder of the cgroup of a process; empty without cgroups.
+	cgroupOf(name string) string
 	// owns says whether a process of the system belongs to a generation, tree lists
 	// what does, and sample measures it, with files its open descriptors too.
 	owns(id *proc.Identity, marker string, pid int) bool

@@ -198,6 +198,11 @@ func (a *actor) resume() error {
 		fault.Here("supervisor.adopt.before")
 		in.PID = a.adoptLive()
 		fault.Here("supervisor.adopt.after")
+		if in.PID == 0 && ident == nil {
+			if ran := a.stray(); ran != nil {
+				return a.relive(in, ran)
+			}
+		}
 		if in.PID == 0 {
 			in.Exit = a.sup.exitOf(ident)
 			in.Leftovers = a.again.rest != nil && a.sweepOnce()
@@ -226,6 +231,57 @@ func (a *actor) recall() {
 			Generation: generation, SpawnPending: true, Removed: a.state.Removed}
 		a.ident = nil
 	}
+}
+
+// clockTick is the unit of the start times of the kernel: the start of a process
+// may be told as so much earlier than it was.
+const clockTick = 10 * time.Millisecond
+
+// unrecorded is, of those who have led a session in some cgroup, the one that the
+// supervisor before has started for this process and not written down: it was in
+// the cgroup of the process, and began after the generation before had ended. Nil
+// when there is no such thing.
+func (a *actor) unrecorded(ended []proc.Identity) *proc.Identity {
+	dir := a.sup.host.cgroupOf(a.who.name)
+	if dir == "" || !a.state.SpawnPending {
+		return nil
+	}
+	var out *proc.Identity
+	for i := range ended {
+		id := &ended[i]
+		begun := supervise.Instant(id.StartTime+1) * supervise.Instant(clockTick)
+		if id.BootID == a.sup.bootID && id.Cgroup == dir && begun > a.state.ExitedAt && (out == nil || id.StartTime > out.StartTime) {
+			out = id
+		}
+	}
+	return out
+}
+
+// stray is what was started and not written down, and what the server has reaped.
+func (a *actor) stray() *control.Reaped {
+	reaped := a.sup.o.Inherited.Reaped
+	ended := make([]proc.Identity, len(reaped))
+	for i := range reaped {
+		ended[i] = reaped[i].Identity
+	}
+	id := a.unrecorded(ended)
+	if id == nil {
+		return nil
+	}
+	return &reaped[slices.Index(ended, *id)]
+}
+
+// relive takes up a generation of which all is known, too late: it was started, and
+// it has ended. Both is told now, in this order, and what it has left is ended.
+func (a *actor) relive(in supervise.Input, ran *control.Reaped) error {
+	id := ran.Identity
+	id.Marker = a.marker()
+	a.ident, in.PID = &id, id.PID
+	if err := a.step(in); err != nil {
+		return err
+	}
+	a.again.rest = &id
+	return a.step(supervise.Input{Kind: supervise.Exited, Generation: in.Generation, Gone: !a.sweepOnce(), Exit: exitFrom(ran.Exit)})
 }
 
 // exitOf is how a process ended that nobody has held: known only if the server
@@ -299,6 +355,13 @@ func (a *actor) adoptLive() int {
 		if p, err := a.sup.host.adopt(found[i], a.notify(generation)); err == nil {
 			a.proc, a.ident = p, &found[i]
 			return found[i].PID
+		}
+	}
+	// It may have ended while we started, and then waits for us: see KeepZombies.
+	if id := a.unrecorded(a.sup.host.dead(a.sup.host.cgroupOf(a.who.name))); id != nil {
+		if p, err := a.sup.host.adopt(*id, a.notify(generation)); err == nil {
+			a.proc, a.ident = p, id
+			return id.PID
 		}
 	}
 	if len(found) > 0 {

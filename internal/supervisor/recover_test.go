@@ -11,6 +11,8 @@ import (
 
 	"github.com/perdure/perdure/api"
 	"github.com/perdure/perdure/internal/control"
+	"github.com/perdure/perdure/internal/proc"
+	"github.com/perdure/perdure/internal/supervise"
 )
 
 // crash forgets a supervisor as SIGKILL does: nothing more is written by it.
@@ -167,6 +169,56 @@ func TestRecoverFindsAnUnrecordedSpawn(t *testing.T) {
 				}
 				if !survives && (got.State != api.StateRunning || starts != 3) {
 					t.Errorf("started %d times; %+v", starts, got)
+				}
+				closed(t, s)
+			})
+		})
+	}
+}
+
+// A spawn that nobody has recorded, which ended, and which the server has reaped:
+// its start and its real exit are told, and nothing that was before it is taken for it.
+func TestRecoverKnowsAnUnrecordedExit(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"reaped", "zombie", "nowhere"} {
+		t.Run(where, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				s := w.open()
+				apply(t, s, def("web", func(d *api.Definition) { d.Restart = api.RestartNever }))
+				synctest.Wait()
+				w.process("web").end(0, "")
+				synctest.Wait()
+				ended := int64(state(t, s, "web").ExitedAt)
+				w.onStart = func(*fakeProcess) error { w.breakJournal(errFull); return nil }
+				if _, err := s.Command(t.Context(), control.Command{Verb: "start", Name: "web"}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				w.onStart = nil
+				p := w.process("web")
+				crash(t, w, s)
+				p.notify, p.zombie = nil, where == "zombie"
+				p.leftovers = p.zombie // it is there as long as somebody waits for it
+				p.end(0, "")
+				id := proc.Identity{BootID: w.bootID, PID: p.id.PID, StartTime: uint64(ended)/uint64(clockTick) + 1, Cgroup: "/cgroup/web"}
+				before, other := id, id
+				before.StartTime, before.PID = before.StartTime-3, 7
+				other.Cgroup, other.PID = "/cgroup/api", 8
+				w.reaped = []control.Reaped{{Identity: before, Exit: proc.Exit{Code: 4}}, {Identity: other, Exit: proc.Exit{Code: 5}}}
+				want := supervise.Exit{Unknown: true}
+				switch where {
+				case "reaped":
+					w.reaped = append(w.reaped, control.Reaped{Identity: id, Exit: proc.Exit{Code: 7}})
+					want = supervise.Exit{Code: 7}
+				case "zombie":
+					w.zombies = map[string][]proc.Identity{"/cgroup/web": {before, id}}
+					want = supervise.Exit{Code: 1} // as the world tells of zombies
+				}
+				s = w.open()
+				synctest.Wait()
+				got := state(t, s, "web")
+				if got.Exit == nil || got.Exit.Generation != 2 || got.Exit.Unknown != want.Unknown || got.Exit.Code != want.Code || w.count("start web") != 2 {
+					t.Errorf("%+v, exit %+v", got, got.Exit)
 				}
 				closed(t, s)
 			})

@@ -67,7 +67,8 @@ type world struct {
 	deaf    map[string]bool            // ignores signals
 	stuck   map[string]bool            // ignores SIGKILL as well
 	noSink  error
-	uses    proc.Sample // what each process uses
+	uses    proc.Sample                // what each process uses
+	zombies map[string][]proc.Identity // by cgroup
 	handing
 }
 
@@ -333,6 +334,14 @@ func (h simHost) run(context.Context, proc.Spec, int) (proc.Exit, []byte, error)
 }
 
 func (h simHost) release(string) error { return nil }
+
+func (h simHost) dead(cgroup string) []proc.Identity {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	return h.w.zombies[cgroup]
+}
+
+func (h simHost) cgroupOf(name string) string { return "/cgroup/" + name }
 
 func (h simHost) owns(*proc.Identity, string, int) bool { return false }
 func (h simHost) tree(*proc.Identity) []int             { return nil }
