@@ -405,3 +405,19 @@ func TestSend(t *testing.T) {
 		}
 	}
 }
+
+// The death of the server before the one that is upgraded is no sign of failure,
+// however late it is told.
+func TestUpgradeHearsOfItsOwnServerAlone(t *testing.T) {
+	t.Parallel()
+	for dead, want := range map[int]int{7: 0, 1: 1} {
+		b := newBench()
+		b.fake.events = []api.Event{
+			{Seq: 1, Type: "server.lost", Data: fmt.Appendf(nil, `{"pid":%d,"restarted":true}`, dead)},
+			{Seq: 2, Type: "server.upgraded"},
+		}
+		if code, _, errOut := b.run(t, "upgrade", "--binary", "/x/perdure"); code != want {
+			t.Errorf("%d has died: %d %q", dead, code, errOut)
+		}
+	}
+}

@@ -62,6 +62,10 @@ func (a *app) upgrade(ctx context.Context, c Client, path string) error {
 	if err != nil {
 		return err
 	}
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
 	res, err := c.Upgrade(ctx, api.UpgradeRequest{Binary: path})
 	if api.CodeOf(err) == api.CodeNotFound && err != nil {
 		return a.upgradeOld(ctx, c, path)
@@ -69,7 +73,7 @@ func (a *app) upgrade(ctx context.Context, c Client, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := awaitUpgrade(ctx, c, page.LastSeq); err != nil {
+	if err := awaitUpgrade(ctx, c, info.PID, page.LastSeq); err != nil {
 		return err
 	}
 	return a.tellUpgrade(ctx, c, res)
@@ -103,8 +107,9 @@ func livesOn(n int) string {
 	return fmt.Sprintf("%d processes live on", n)
 }
 
-// awaitUpgrade waits for the word of the server on what has become of it.
-func awaitUpgrade(ctx context.Context, c Client, after uint64) error {
+// awaitUpgrade waits for the word of the server on what has become of it, or that
+// it has died. The death of the one before it may be told as late as now.
+func awaitUpgrade(ctx context.Context, c Client, server int, after uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTime)
 	defer cancel()
 	const words = "server.upgraded,server.upgrade_failed,server.lost"
@@ -116,6 +121,10 @@ func awaitUpgrade(ctx context.Context, c Client, after uint64) error {
 		case "server.upgraded":
 			return nil
 		case "server.lost":
+			var dead struct{ PID int }
+			if err := json.Unmarshal(e.Data, &dead); err == nil && dead.PID != server {
+				continue
+			}
 			return api.Errorf(api.CodeFailed, "the supervisor is upgraded, and the server died as the new program; see server.log")
 		default:
 			return api.Errorf(api.CodeFailed, "the supervisor is upgraded, and the old server goes on: %s", e.Data)
