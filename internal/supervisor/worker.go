@@ -24,13 +24,15 @@ import (
 
 // attendance is what an actor has of its process's workers.
 type attendance struct {
-	desk    *workers.Desk // nil: nobody can connect
-	awaits  bool          // the next heartbeat is told
-	again   *time.Timer   // tries once more to listen
-	rest    *time.Timer   // closes the desk of a process at rest
-	measure *time.Timer   // the next measurement
-	meter   workers.Meter
-	output  reading
+	desk   *workers.Desk // nil: nobody can connect
+	awaits bool          // the next heartbeat is told
+	again  *time.Timer   // tries once more to listen
+	rest   *time.Timer   // closes the desk of a process at rest
+	output reading
+
+	measure  *time.Timer // the next measurement; nil: none, or it is under way
+	measured uint64      // the generation of that
+	meter    workers.Meter
 }
 
 // desk is where the workers of the process are served, nil where none are.

@@ -102,6 +102,10 @@ func (a *actor) measureNext() {
 		a.work.measure, a.work.meter = nil, workers.Meter{}
 		return
 	}
+	if a.work.measured != s.Generation {
+		stop(a.work.measure)
+		a.work.measured, a.work.measure, a.work.meter = s.Generation, nil, workers.Meter{}
+	}
 	if a.work.measure != nil || a.ident == nil {
 		return
 	}
@@ -110,15 +114,18 @@ func (a *actor) measureNext() {
 		// Reading about a large tree takes its time, and the actor has other things to do.
 		sample, n, err := a.sup.host.sample(id, files)
 		at := time.Now()
-		a.post(message{do: func(a *actor) error { return a.measured(generation, at, sample, n, err) }})
+		a.post(message{do: func(a *actor) error { return a.takeMeasure(generation, at, sample, n, err) }})
 	})
 }
 
-// measured takes one measurement. One that could not be made counts as none:
+// takeMeasure takes one measurement. One that could not be made counts as none:
 // unknown is not too much.
-func (a *actor) measured(generation uint64, at time.Time, sample proc.Sample, files int, err error) error {
+func (a *actor) takeMeasure(generation uint64, at time.Time, sample proc.Sample, files int, err error) error {
+	if generation != a.work.measured || generation != a.state.Generation {
+		return nil // the next one has a timer of its own
+	}
 	a.work.measure = nil
-	if err != nil || generation != a.state.Generation {
+	if err != nil {
 		a.work.meter = workers.Meter{}
 		return nil
 	}

@@ -67,9 +67,15 @@ type world struct {
 	deaf    map[string]bool            // ignores signals
 	stuck   map[string]bool            // ignores SIGKILL as well
 	noSink  error
-	uses    proc.Sample                // what each process uses
 	zombies map[string][]proc.Identity // by cgroup
 	handing
+	measuring
+}
+
+// measuring is what a measurement shows.
+type measuring struct {
+	uses      proc.Sample // of each process
+	onMeasure func()      // called before it returns
 }
 
 // handing is what a server holds for the next supervisor.
@@ -348,8 +354,13 @@ func (h simHost) tree(*proc.Identity) []int             { return nil }
 
 func (h simHost) sample(proc.Identity, bool) (proc.Sample, int, error) {
 	h.w.mu.Lock()
-	defer h.w.mu.Unlock()
-	return h.w.uses, 0, nil
+	h.w.note("measure")
+	uses, on := h.w.uses, h.w.onMeasure
+	h.w.mu.Unlock()
+	if on != nil {
+		on()
+	}
+	return uses, 0, nil
 }
 
 func (h simHost) pause() {}
