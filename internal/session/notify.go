@@ -34,7 +34,7 @@ func (e *Endpoint) notified(text string, p Peer, generation uint64) {
 			}
 			continue
 		}
-		if r, bad := e.assigned(key, value, p); bad != "" {
+		if r, bad := e.assigned(key, value, p, generation); bad != "" {
 			tell(invalidNotify(bad, line))
 		} else if r.Type != "" {
 			tell(r)
@@ -43,7 +43,7 @@ func (e *Endpoint) notified(text string, p Peer, generation uint64) {
 }
 
 // assigned says what one assignment is to report; nothing when Type is empty.
-func (e *Endpoint) assigned(key, value string, p Peer) (r Report, bad string) {
+func (e *Endpoint) assigned(key, value string, p Peer, generation uint64) (r Report, bad string) {
 	switch key {
 	case "READY":
 		if value == "1" {
@@ -59,7 +59,7 @@ func (e *Endpoint) assigned(key, value string, p Peer) (r Report, bad string) {
 		}
 	case "STATUS":
 		text := wire.Clip(strings.ToValidUTF8(value, "\uFFFD"), wire.MaxStatus)
-		e.keepLatest(Report{Type: "process.status", Kind: wire.Status, Text: text, Data: append(appendText([]byte(`{"status":`), text), '}')})
+		e.keepLatest(Report{Type: "process.status", Kind: wire.Status, Generation: generation, Text: text, Data: append(appendText([]byte(`{"status":`), text), '}')})
 	case "WATCHDOG":
 		return e.watchdog(value)
 	case "WATCHDOG_USEC":

@@ -58,6 +58,13 @@ func TestNotify(t *testing.T) {
 				t.Errorf("%q: %s, want %s", c.send, data, c.data)
 			}
 		}
+		w.h.mu.Lock()
+		for _, r := range w.h.taken {
+			if r.Generation != 1 {
+				t.Errorf("%s is of generation %d", r.Type, r.Generation)
+			}
+		}
+		w.h.mu.Unlock()
 		if w.e.LastBeat() != 0 {
 			t.Error("a heartbeat before one was sent")
 		}
