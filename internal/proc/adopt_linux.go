@@ -117,7 +117,8 @@ func (h *Host) Sweep(id Identity) (live int, err error) {
 	if err != nil {
 		return live, fmt.Errorf("cannot look for what process %d has left: %w", id.PID, err)
 	}
-	for _, st := range snap.tree(&id) {
+	left := snap.tree(&id)
+	for _, st := range left {
 		if h.managed(st.pid) {
 			continue
 		}
@@ -126,7 +127,32 @@ func (h *Host) Sweep(id Identity) (live int, err error) {
 			return live, fmt.Errorf("cannot kill process %d, which process %d has left: %w", st.pid, id.PID, err)
 		}
 	}
-	return live, nil
+	return live + h.dying(id.Marker, left), nil
+}
+
+// dying counts who was met in earlier sweeps for a marker, still lives, and is not
+// in left: the environment of a process that ends goes with its memory, a moment
+// before it is a zombie, and then nothing tells whose it is. What is left is noted
+// for the next sweep, until nothing is.
+func (h *Host) dying(marker string, left []stat) (live int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, st := range h.swept[marker] {
+		met := func(other stat) bool { return other.pid == st.pid && other.start == st.start }
+		if slices.ContainsFunc(left, met) {
+			continue
+		}
+		if now, err := readStat(st.pid); err == nil && now.start == st.start && now.alive() {
+			left = append(left, st)
+			live++
+		}
+	}
+	if len(left) == 0 {
+		delete(h.swept, marker)
+		return 0
+	}
+	h.swept[marker] = left
+	return live
 }
 
 // Variable returns a variable of the environment with which a live process was

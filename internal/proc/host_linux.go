@@ -44,6 +44,7 @@ type Host struct {
 	slots    map[int32]*Process
 	byPID    map[int]*Process
 	polled   map[*Process]struct{}
+	swept    map[string][]stat // by marker; see dying
 	lastSlot int32
 	reaping
 }
@@ -80,7 +81,7 @@ const (
 // what nothing can be done without: pidfds (Linux 5.4). All open descriptors of
 // this process but 0, 1 and 2 become close-on-exec.
 func NewHost(o Options) (*Host, error) {
-	h := &Host{opt: o, poller: poller{epoll: -1, wake: -1}, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{},
+	h := &Host{opt: o, poller: poller{epoll: -1, wake: -1}, slots: map[int32]*Process{}, byPID: map[int]*Process{}, polled: map[*Process]struct{}{}, swept: map[string][]stat{},
 		stopped: make(chan struct{}), relay: relay{looks: exitLooks}}
 	if err := h.open(); err != nil {
 		h.closeFiles()
@@ -548,6 +549,9 @@ func (h *Host) CgroupOf(name string) string {
 // Dead returns what led a session in a cgroup, has ended, and is not waited for
 // yet: whoever adopts it learns its exit.
 func (h *Host) Dead(cgroup string) []Identity {
+	if cgroup == "" {
+		return nil
+	}
 	snap, err := h.scans.take()
 	if err != nil {
 		return nil
