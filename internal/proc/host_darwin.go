@@ -257,24 +257,6 @@ func (p *Process) Signal(name string) error {
 // Kill sends SIGKILL to the group; repeats are fine.
 func (p *Process) Kill() error { return p.Signal("SIGKILL") }
 
-// Sample is not supported here.
-func (h *Host) Sample(id Identity, _ bool) (Sample, int, error) {
-	s, err := SampleTree(id)
-	return s, 0, err
-}
-
-// Dead finds nothing.
-func (h *Host) Dead(string) []Identity { return nil }
-
-// CgroupOf returns nothing.
-func (h *Host) CgroupOf(string) string { return "" }
-
-// Owns says no: who a process belongs to is not looked up here.
-func (h *Host) Owns(*Identity, string, int) bool { return false }
-
-// Tree lists nothing.
-func (h *Host) Tree(*Identity) []int { return nil }
-
 // SampleTree is not supported here.
 func SampleTree(Identity) (Sample, error) {
 	return Sample{}, fmt.Errorf("cannot measure processes on this system: %w", errors.ErrUnsupported)

@@ -62,24 +62,6 @@ func (p *Process) Signal(string) error { return unsupported("signal a process") 
 // Kill is an error.
 func (p *Process) Kill() error { return unsupported("kill a process") }
 
-// Sample is an error.
-func (h *Host) Sample(id Identity, _ bool) (Sample, int, error) {
-	s, err := SampleTree(id)
-	return s, 0, err
-}
-
-// Dead finds nothing.
-func (h *Host) Dead(string) []Identity { return nil }
-
-// CgroupOf returns nothing.
-func (h *Host) CgroupOf(string) string { return "" }
-
-// Owns says no: who a process belongs to is not looked up here.
-func (h *Host) Owns(*Identity, string, int) bool { return false }
-
-// Tree lists nothing.
-func (h *Host) Tree(*Identity) []int { return nil }
-
 // SampleTree is an error.
 func SampleTree(Identity) (Sample, error) { return Sample{}, unsupported("measure a process") }
 
