@@ -70,8 +70,8 @@ func (s *server) command(ctx context.Context, in *commandInput) (*answer[api.Pro
 		e.Field = "verb"
 		return nil, e
 	}
-	if in.Body.Timeout < 0 {
-		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	if err := waitable(in.Body.Timeout); err != nil {
+		return nil, err
 	}
 	return answerWith(s.backend.Command(ctx, in.Name, in.Body))
 }
@@ -107,14 +107,22 @@ func verb(name string) func(*server, huma.API, huma.Operation) {
 	})
 }
 
+// waitable refuses a time that nobody can wait.
+func waitable(timeout api.Duration) error {
+	if timeout < 0 {
+		return &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	}
+	return nil
+}
+
 type waitInput struct {
 	Named
 	Body api.WaitRequest
 }
 
 func (s *server) wait(ctx context.Context, in *waitInput) (*answer[api.Process], error) {
-	if in.Body.Timeout < 0 {
-		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	if err := waitable(in.Body.Timeout); err != nil {
+		return nil, err
 	}
 	return answerWith(s.backend.Wait(ctx, in.Name, in.Body))
 }
@@ -125,8 +133,8 @@ type sendInput struct {
 }
 
 func (s *server) send(ctx context.Context, in *sendInput) (*answer[api.SendResult], error) {
-	if in.Body.Timeout < 0 {
-		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	if err := waitable(in.Body.Timeout); err != nil {
+		return nil, err
 	}
 	return answerWith(s.backend.Send(ctx, in.Name, in.Body))
 }

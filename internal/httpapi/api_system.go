@@ -74,8 +74,8 @@ func (s *server) shutdown(ctx context.Context, in *shutdownInput) (*none, error)
 	if in.Body != nil {
 		timeout = in.Body.Timeout.D()
 	}
-	if timeout < 0 {
-		return nil, &api.Error{Code: api.CodeInvalid, Message: "cannot wait a negative time", Field: "timeout"}
+	if err := waitable(api.Duration(timeout)); err != nil {
+		return nil, err
 	}
 	return nil, s.backend.Shutdown(ctx, timeout)
 }
