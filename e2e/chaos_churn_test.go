@@ -246,9 +246,14 @@ func TestChurnLeavesNothing(t *testing.T) {
 	if after.supervisorKB > before.supervisorKB+slack || after.serverKB > before.serverKB+slack+before.serverKB/2 {
 		t.Errorf("memory has grown: %+v, it was %+v", after, before)
 	}
-	// A removal is told when it is written down; then its folders go.
-	eventually(t, "the end of the cgroups", func() bool { return len(r.cgroupsOf()) <= 1 })
-	eventually(t, "the end of FIFOs and of logs", func() bool { return len(r.under("run")) == 0 && len(r.under("logs")) == 0 })
+	if left := r.cgroupsOf(); len(left) > 1 {
+		t.Errorf("cgroups are left: %q", left)
+	}
+	for _, folder := range []string{"run", "logs"} {
+		if left := r.under(folder); len(left) > 0 {
+			t.Errorf("of removed processes is left in %s: %d", folder, len(left))
+		}
+	}
 	audit(t, r.allEvents())
 	t.Logf("%d kills of %d processes; before %+v, after %+v", kills, n, before, after)
 	if kills < n {
@@ -257,9 +262,8 @@ func TestChurnLeavesNothing(t *testing.T) {
 	fresh := newRig(t, many(0))
 	fresh.ok("up", "-d")
 	for _, part := range []string{"server", "supervisor"} {
-		// Idle connections and what was under way have some; of each process one
-		// would be many.
-		if got, want := r.goroutines(part), fresh.goroutines(part); got > want+n/10 {
+		_ = r.client().Close() // it cannot fail
+		if got, want := r.goroutines(part), fresh.goroutines(part); got > want+2 {
 			t.Errorf("the %s has %d goroutines, a fresh one has %d", part, got, want)
 		}
 	}

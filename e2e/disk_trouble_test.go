@@ -188,13 +188,7 @@ processes:
 // exit is told once, and what could not be kept is told.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, diskProcesses)
-	r.write("crash.sh", crashScript)
-	r.write("runs/.keep", "")
-	r.ok("up", "-d", "--no-wait")
-	for _, name := range []string{"steady", "victim", "crasher"} {
-		r.wait(name, "running")
-	}
+	r := newDiskRig(t)
 	for i := range 3 {
 		strike(t, r.lastPID("crasher", i))
 	}
@@ -237,13 +231,7 @@ func TestDamagedFiles(t *testing.T) {
 // and is not recorded any more is not started beside itself.
 func TestDamagedJournal(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, diskProcesses)
-	r.write("crash.sh", crashScript)
-	r.write("runs/.keep", "")
-	r.ok("up", "-d", "--no-wait")
-	for _, name := range []string{"steady", "victim", "crasher"} {
-		r.wait(name, "running")
-	}
+	r := newDiskRig(t)
 	before, info := r.identities("steady", "victim"), r.info()
 	strikeAll(t, info.PID, info.SupervisorPID)
 	segments, err := filepath.Glob(filepath.Join(r.state(), "journal", "*.journal"))

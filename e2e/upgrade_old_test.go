@@ -67,12 +67,12 @@ func TestUpgradeFromAnOlderCommit(t *testing.T) {
 		t.Errorf("%+v, it was %+v", again, now)
 	}
 	r.same("the second upgrade", alive, names)
-	r.writesOn(names, 1)
+	r.writesOn(names, 2)
 	r.rest()
 	events := r.allEvents()
 	audit(t, events)
 	for _, name := range names {
-		if first, last := r.numbers(name, "stdout", "line"); first != 1 || last < 2 {
+		if first, last := r.numbers(name, "stdout", "line"); first != 1 || last < 3 {
 			t.Errorf("%s has lines %d to %d", name, first, last)
 		}
 	}

@@ -151,7 +151,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		r.same(fmt.Sprintf("upgrade %d", i), before, names)
 	}
 	r.progress(40)
-	r.writesOn(names, 1)
+	r.writesOn(names, 2)
 	knocks.end()
 	if knocks.refused > 0 || knocks.knocks < 3 {
 		t.Errorf("%d of %d who knocked were turned away: %v", knocks.refused, knocks.knocks, knocks.last)
@@ -166,7 +166,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		if n := len(c.of(t, name)); n != 1 {
 			t.Errorf("%s has had %d generations, it should have had 1", name, n)
 		}
-		if first, last := r.numbers(name, "stdout", "line"); first != 1 || last < 2 {
+		if first, last := r.numbers(name, "stdout", "line"); first != 1 || last < 3 {
 			t.Errorf("%s has lines %d to %d", name, first, last)
 		}
 	}
